@@ -1,0 +1,195 @@
+//! What the broker allows, each limit with its default and the reason for it.
+//!
+//! Every limit is here as a number, has a flag and an environment variable on the command line, and
+//! shows when it is hit: as an error that says limit and value, or in the metrics.
+
+/// 1 MiB: far above an event or a token, far below what would block a connection for its neighbours.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// 16 MiB: above it a message is a file, and belongs in a store with only its address published.
+pub const PAYLOAD_BYTES_CEILING: usize = 16 * 1024 * 1024;
+/// Enough for trace context, CloudEvents and application headers together.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// 16 KiB: the size that HTTP servers commonly allow for all headers together.
+pub const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
+/// About a tenth of a second at 10,000 messages a second: rides out a scheduling pause.
+pub const MAILBOX_CAPACITY: usize = 1_024;
+/// What a subscriber may ask for: six seconds at 10,000 messages a second.
+pub const MAILBOX_CAPACITY_MAX: usize = 65_536;
+/// 8 MiB: the default payload limit eight times over, so that a few large messages never starve.
+pub const MAILBOX_BYTES: usize = 8 * 1024 * 1024;
+/// 512 MiB in all mailboxes together: a fleet of stalled readers costs this much and no more.
+pub const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Ten times what a process with the usual 10,000 connections has at ten subscriptions each.
+pub const SUBSCRIPTIONS_MAX: usize = 100_000;
+/// Topics remembered without a subscriber of their own; at about 300 bytes each, 30 MB.
+pub const IDLE_TOPICS_MAX: usize = 100_000;
+/// A subscriber that asks for more tags than this wants a topic of its own.
+pub const TAGS_MAX: usize = 64;
+
+/// The broker's limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest payload of a message, in bytes.
+    pub payload_bytes_max: usize,
+    /// The most attributes of a message.
+    pub attributes_max: usize,
+    /// The most bytes of all attribute names and values of a message together.
+    pub attributes_bytes_max: usize,
+    /// A mailbox's bound in messages, where the subscriber asks for none.
+    pub mailbox_capacity: usize,
+    /// The largest bound in messages that a subscriber is granted.
+    pub mailbox_capacity_max: usize,
+    /// A mailbox's bound in bytes, as [`Message::size`](crate::message::Message::size) counts them.
+    pub mailbox_bytes: usize,
+    /// The bound on all mailboxes together, in bytes counted the same way. A message that would pass
+    /// it finds its mailbox full.
+    pub buffered_bytes_max: usize,
+    /// The most live subscriptions.
+    pub subscriptions_max: usize,
+    /// The most topics remembered that have no subscriber of their own; past it, the ones untouched
+    /// for longest are forgotten and begin a new epoch when they are used again.
+    pub idle_topics_max: usize,
+    /// The most tags that one subscriber may ask for.
+    pub tags_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            attributes_max: ATTRIBUTES_MAX,
+            attributes_bytes_max: ATTRIBUTES_BYTES_MAX,
+            mailbox_capacity: MAILBOX_CAPACITY,
+            mailbox_capacity_max: MAILBOX_CAPACITY_MAX,
+            mailbox_bytes: MAILBOX_BYTES,
+            buffered_bytes_max: BUFFERED_BYTES_MAX,
+            subscriptions_max: SUBSCRIPTIONS_MAX,
+            idle_topics_max: IDLE_TOPICS_MAX,
+            tags_max: TAGS_MAX,
+        }
+    }
+}
+
+/// Why a set of limits cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitsError {
+    /// A limit of zero would refuse everything.
+    #[error("{name} is 0: it must be at least 1")]
+    Zero {
+        /// The limit's name.
+        name: &'static str,
+    },
+    /// Above what the broker supports.
+    #[error("payload_bytes_max of {value} exceeds the ceiling of {PAYLOAD_BYTES_CEILING}")]
+    PayloadAboveCeiling {
+        /// The value given, in bytes.
+        value: usize,
+    },
+    /// The default is above the maximum.
+    #[error("mailbox_capacity of {value} exceeds mailbox_capacity_max of {max}")]
+    CapacityAboveMax {
+        /// The default capacity, in messages.
+        value: usize,
+        /// The largest capacity granted, in messages.
+        max: usize,
+    },
+    /// A message that publishers may send could never be delivered.
+    #[error("{name} of {value} is below {needed}, the size of the largest message allowed")]
+    BelowLargestMessage {
+        /// The limit's name.
+        name: &'static str,
+        /// The value given, in bytes.
+        value: usize,
+        /// The least value that works, in bytes.
+        needed: usize,
+    },
+}
+
+impl Limits {
+    /// The size of the largest message that these limits allow, with all its names at their longest.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        use crate::{message, topic};
+        message::MESSAGE_OVERHEAD_BYTES
+            + topic::TOPIC_BYTES_MAX
+            + 2 * message::NAME_BYTES_MAX
+            + message::MESSAGE_ID_BYTES_MAX
+            + self.payload_bytes_max
+            + self.attributes_bytes_max
+    }
+
+    /// Whether the limits fit together.
+    ///
+    /// # Errors
+    /// Names the first limit that cannot work; the operator must change it.
+    pub fn check(&self) -> Result<(), LimitsError> {
+        let positive = [
+            ("payload_bytes_max", self.payload_bytes_max),
+            ("mailbox_capacity", self.mailbox_capacity),
+            ("subscriptions_max", self.subscriptions_max),
+            ("idle_topics_max", self.idle_topics_max),
+        ];
+        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(LimitsError::Zero { name });
+        }
+        if self.payload_bytes_max > PAYLOAD_BYTES_CEILING {
+            return Err(LimitsError::PayloadAboveCeiling {
+                value: self.payload_bytes_max,
+            });
+        }
+        if self.mailbox_capacity > self.mailbox_capacity_max {
+            return Err(LimitsError::CapacityAboveMax {
+                value: self.mailbox_capacity,
+                max: self.mailbox_capacity_max,
+            });
+        }
+        let needed = self.message_bytes_max();
+        let holding = [
+            ("mailbox_bytes", self.mailbox_bytes),
+            ("buffered_bytes_max", self.buffered_bytes_max),
+        ];
+        match holding.into_iter().find(|(_, value)| *value < needed) {
+            Some((name, value)) => Err(LimitsError::BelowLargestMessage {
+                name,
+                value,
+                needed,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_together() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_mailbox_always_holds_the_largest_message() {
+        let limits = Limits {
+            mailbox_bytes: PAYLOAD_BYTES_MAX,
+            ..Limits::default()
+        };
+        let error = limits.check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "mailbox_bytes of 1048576 is below 1066109, the size of the largest message allowed"
+        );
+    }
+
+    #[test]
+    fn a_limit_that_refuses_everything_is_named() {
+        let limits = Limits {
+            subscriptions_max: 0,
+            ..Limits::default()
+        };
+        assert_eq!(
+            limits.check().unwrap_err().to_string(),
+            "subscriptions_max is 0: it must be at least 1"
+        );
+    }
+}

@@ -1,0 +1,601 @@
+//! The bounded buffer between the broker and one subscriber.
+//!
+//! A slow subscriber may cost a known amount of memory and must never delay a publisher, so a push
+//! never waits: a full mailbox does what its [`OverflowPolicy`] says. Invariants: every message
+//! pushed is taken, still buffered, or counted as missed; messages leave in the order in which they
+//! came; the count of misses and the end are told before the messages that still wait.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    budget::Budget,
+    ledger::{Ledger, MissReason},
+};
+use crate::message::Delivery;
+
+/// What a full mailbox does. There is no policy that waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OverflowPolicy {
+    /// Drops the message that does not fit.
+    #[default]
+    DropNewest,
+    /// Drops the oldest messages until the new one fits.
+    DropOldest,
+    /// Ends the subscription; what the mailbox held is lost.
+    Disconnect,
+}
+
+/// Why the broker ended a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The mailbox overflowed under [`OverflowPolicy::Disconnect`].
+    Overflow,
+    /// The reader took nothing for too long while messages waited.
+    Stalled,
+    /// The broker is shutting down; what was buffered is delivered first.
+    Draining,
+    /// The subscriber itself unsubscribed.
+    Unsubscribed,
+}
+
+/// The end of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Messages lost that no batch has told yet.
+    pub missed: u64,
+}
+
+/// How much one take may hand over. At least one message is always handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimit {
+    /// In messages.
+    pub messages: usize,
+    /// In bytes, as [`Delivery::size`] counts them.
+    pub bytes: usize,
+}
+
+/// A mailbox's bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailboxSize {
+    /// In messages; at least 1.
+    pub messages: usize,
+    /// In bytes, as [`Delivery::size`] counts them.
+    pub bytes: usize,
+}
+
+/// What became of one push.
+#[derive(Debug)]
+pub(crate) struct Push {
+    pub(crate) outcome: Outcome,
+    /// Older messages lost to this push.
+    pub(crate) displaced: u64,
+    /// The reader, if it was waiting; woken once all locks are released.
+    pub(crate) waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Buffered,
+    Dropped,
+    /// The subscription has ended: the message was not for it.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    size: MailboxSize,
+    policy: OverflowPolicy,
+    budget: Arc<Budget>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Arc<Delivery>>,
+    bytes: usize,
+    ledger: Ledger,
+    /// Misses that the reader has not been told.
+    untold: u64,
+    end: Option<EndReason>,
+    reader: Option<Waker>,
+    end_watch: Option<Waker>,
+    /// Whether the reader took something since the last tick.
+    progressed: bool,
+    /// Ticks in a row at which messages waited and none had been taken.
+    idle_ticks: u32,
+}
+
+impl Mailbox {
+    pub(crate) fn new(size: MailboxSize, policy: OverflowPolicy, budget: Arc<Budget>) -> Self {
+        Self {
+            size,
+            policy,
+            budget,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn size(&self) -> MailboxSize {
+        self.size
+    }
+
+    /// Buffers the message if there is room, without invoking the policy or counting a miss.
+    pub(crate) fn offer(&self, delivery: &Arc<Delivery>) -> Push {
+        let mut state = self.state.lock();
+        let outcome = if state.end.is_some() {
+            Outcome::Closed
+        } else if self.buffer(&mut state, delivery) {
+            state.ledger.matched += 1;
+            Outcome::Buffered
+        } else {
+            Outcome::Dropped
+        };
+        let waker = (outcome == Outcome::Buffered).then(|| state.reader.take());
+        Push {
+            outcome,
+            displaced: 0,
+            waker: waker.flatten(),
+        }
+    }
+
+    /// Buffers the message, or does what the policy says. Never waits.
+    pub(crate) fn push(&self, delivery: &Arc<Delivery>) -> Push {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return Push {
+                outcome: Outcome::Closed,
+                displaced: 0,
+                waker: None,
+            };
+        }
+        state.ledger.matched += 1;
+        let mut displaced = 0;
+        let mut buffered = self.buffer(&mut state, delivery);
+        if !buffered {
+            match self.policy {
+                OverflowPolicy::DropNewest => state.miss(MissReason::DropNewest, 1),
+                OverflowPolicy::DropOldest => {
+                    while !buffered && let Some(oldest) = state.queue.pop_front() {
+                        self.release(&mut state, oldest.size());
+                        state.miss(MissReason::DropOldest, 1);
+                        displaced += 1;
+                        buffered = self.buffer(&mut state, delivery);
+                    }
+                    if !buffered {
+                        state.miss(MissReason::DropNewest, 1);
+                    }
+                }
+                OverflowPolicy::Disconnect => {
+                    displaced = state.queue.len() as u64;
+                    state.miss(MissReason::Disconnect, 1);
+                    self.abandon(&mut state, EndReason::Overflow, MissReason::Disconnect);
+                }
+            }
+        }
+        Push {
+            outcome: if buffered {
+                Outcome::Buffered
+            } else {
+                Outcome::Dropped
+            },
+            displaced,
+            waker: state.reader.take(),
+        }
+    }
+
+    /// Moves waiting messages to `into`, in order, and says how many were missed before them.
+    ///
+    /// Pending while there is neither a message nor a miss to tell. An overflow or a stall ends the
+    /// mailbox at once; a drain, once it is empty.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        limit: BatchLimit,
+        into: &mut Vec<Arc<Delivery>>,
+    ) -> Poll<Result<u64, Ended>> {
+        let mut state = self.state.lock();
+        if let (Some(reason), true) = (state.end, state.queue.is_empty()) {
+            let missed = std::mem::take(&mut state.untold);
+            return Poll::Ready(Err(Ended { reason, missed }));
+        }
+        if state.queue.is_empty() && state.untold == 0 {
+            match &mut state.reader {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        let mut bytes = 0;
+        for _ in 0..limit.messages.max(1) {
+            let Some(next) = state.queue.front() else {
+                break;
+            };
+            if bytes > 0 && bytes + next.size() > limit.bytes {
+                break;
+            }
+            bytes += next.size();
+            let next = state.queue.pop_front().expect("the front was just seen");
+            state.ledger.delivered += 1;
+            state.ledger.delivered_bytes += next.message.payload.len() as u64;
+            into.push(next);
+        }
+        self.release(&mut state, bytes);
+        state.progressed = true;
+        Poll::Ready(Ok(std::mem::take(&mut state.untold)))
+    }
+
+    /// Ready once the broker has ended the subscription, for a watcher apart from the reader.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        let mut state = self.state.lock();
+        match state.end {
+            Some(reason) => Poll::Ready(reason),
+            None => {
+                state.end_watch = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes no more messages; the reader gets what is buffered and then the end.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state.lock();
+        state.end.get_or_insert(EndReason::Draining);
+        let wakers = [state.reader.take(), state.end_watch.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Ends the mailbox for a subscriber that leaves, and closes its account.
+    pub(crate) fn close(&self) -> Ledger {
+        let mut state = self.state.lock();
+        if state.end.is_none_or(|reason| reason == EndReason::Draining) {
+            self.abandon(&mut state, EndReason::Unsubscribed, MissReason::Departed);
+        }
+        state.ledger()
+    }
+
+    /// One step of the stall clock. True if the subscription is over and should leave the registry:
+    /// it overflowed, or took nothing at `ticks_max` ticks in a row while messages waited.
+    pub(crate) fn tick(&self, ticks_max: u32) -> bool {
+        let mut state = self.state.lock();
+        match state.end {
+            Some(EndReason::Draining) => return false,
+            Some(_) => return true,
+            None => {}
+        }
+        let waiting = !state.queue.is_empty();
+        if !waiting && !state.progressed && state.queue.capacity() > 0 {
+            // A burst's buffer does not outlive the burst by more than a tick.
+            state.queue.shrink_to_fit();
+        }
+        if !waiting || state.progressed {
+            state.progressed = false;
+            state.idle_ticks = 0;
+            return false;
+        }
+        state.idle_ticks += 1;
+        if state.idle_ticks < ticks_max {
+            return false;
+        }
+        self.abandon(&mut state, EndReason::Stalled, MissReason::Stalled);
+        let waker = state.reader.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        true
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.state.lock().ledger()
+    }
+
+    fn buffer(&self, state: &mut State, delivery: &Arc<Delivery>) -> bool {
+        let size = delivery.size();
+        let room = state.queue.len() < self.size.messages
+            && state.bytes + size <= self.size.bytes
+            && self.budget.reserve(size);
+        if room {
+            state.bytes += size;
+            state.queue.push_back(Arc::clone(delivery));
+        }
+        room
+    }
+
+    fn release(&self, state: &mut State, bytes: usize) {
+        state.bytes -= bytes;
+        self.budget.release(bytes);
+    }
+
+    /// Ends the mailbox and counts what it held as missed.
+    fn abandon(&self, state: &mut State, end: EndReason, reason: MissReason) {
+        let abandoned = std::mem::take(&mut state.queue);
+        let bytes = state.bytes;
+        self.release(state, bytes);
+        state.miss(reason, abandoned.len() as u64);
+        state.end = Some(end);
+        if let Some(watcher) = state.end_watch.take() {
+            watcher.wake();
+        }
+    }
+}
+
+impl State {
+    fn miss(&mut self, reason: MissReason, count: u64) {
+        self.ledger.miss(reason, count);
+        self.untold += count;
+    }
+
+    fn ledger(&self) -> Ledger {
+        Ledger {
+            buffered: self.queue.len() as u64,
+            ..self.ledger
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::{Epoch, Message, Sequence};
+
+    fn delivery(sequence: u64, payload: usize) -> Arc<Delivery> {
+        Arc::new(Delivery::new(
+            Message::new("t".parse().unwrap(), vec![0; payload]),
+            Epoch(1),
+            Sequence(sequence),
+            SystemTime::UNIX_EPOCH,
+        ))
+    }
+
+    fn mailbox(messages: usize, policy: OverflowPolicy) -> Mailbox {
+        let size = MailboxSize {
+            messages,
+            bytes: 1 << 20,
+        };
+        Mailbox::new(size, policy, Arc::new(Budget::new(1 << 30)))
+    }
+
+    const ALL: BatchLimit = BatchLimit {
+        messages: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    fn take(mailbox: &Mailbox, limit: BatchLimit) -> Poll<Result<(u64, Vec<u64>), Ended>> {
+        let mut into = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        mailbox
+            .poll_take(&mut cx, limit, &mut into)
+            .map_ok(|missed| {
+                let sequences = into.iter().map(|delivery| delivery.sequence.0).collect();
+                (missed, sequences)
+            })
+    }
+
+    fn push_all(mailbox: &Mailbox, sequences: std::ops::RangeInclusive<u64>) {
+        for sequence in sequences {
+            drop(mailbox.push(&delivery(sequence, 1)));
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_drops_its_newest_message() {
+        let mailbox = mailbox(3, OverflowPolicy::DropNewest);
+        push_all(&mailbox, 1..=5);
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((2, vec![1, 2, 3]))));
+        assert_eq!(take(&mailbox, ALL), Poll::Pending);
+    }
+
+    #[test]
+    fn a_full_mailbox_drops_its_oldest_message() {
+        let mailbox = mailbox(3, OverflowPolicy::DropOldest);
+        push_all(&mailbox, 1..=5);
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((2, vec![3, 4, 5]))));
+    }
+
+    #[test]
+    fn an_overflow_that_disconnects_is_told_at_once() {
+        let mailbox = mailbox(3, OverflowPolicy::Disconnect);
+        push_all(&mailbox, 1..=3);
+        let push = mailbox.push(&delivery(4, 1));
+        assert_eq!((push.outcome, push.displaced), (Outcome::Dropped, 3));
+        let ended = Ended {
+            reason: EndReason::Overflow,
+            missed: 4,
+        };
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Err(ended)));
+        assert_eq!(mailbox.push(&delivery(5, 1)).outcome, Outcome::Closed);
+        assert!(mailbox.ledger().balances());
+    }
+
+    #[test]
+    fn the_bound_in_bytes_holds_with_few_large_messages() {
+        let size = MailboxSize {
+            messages: 100,
+            bytes: 3_000,
+        };
+        let budget = Arc::new(Budget::new(1 << 30));
+        let mailbox = Mailbox::new(size, OverflowPolicy::DropOldest, Arc::clone(&budget));
+        let large = delivery(3, 2_000).size();
+        drop(mailbox.push(&delivery(1, 10)));
+        drop(mailbox.push(&delivery(2, 10)));
+        assert_eq!(mailbox.push(&delivery(3, 2_000)).displaced, 0);
+        assert_eq!(mailbox.push(&delivery(4, 2_000)).displaced, 3);
+        assert_eq!(budget.used(), large);
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((3, vec![4]))));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_budget_of_all_mailboxes_is_one_more_bound() {
+        let size = MailboxSize {
+            messages: 100,
+            bytes: 1 << 20,
+        };
+        let budget = Arc::new(Budget::new(2 * delivery(1, 1).size()));
+        let first = Mailbox::new(size, OverflowPolicy::DropNewest, Arc::clone(&budget));
+        let second = Mailbox::new(size, OverflowPolicy::DropOldest, Arc::clone(&budget));
+        push_all(&first, 1..=3);
+        assert_eq!(second.push(&delivery(4, 1)).outcome, Outcome::Dropped);
+        assert_eq!(take(&second, ALL), Poll::Ready(Ok((1, vec![]))));
+        assert_eq!(take(&first, ALL), Poll::Ready(Ok((1, vec![1, 2]))));
+        assert_eq!(budget.refusals(), 2);
+        assert_eq!(second.push(&delivery(5, 1)).outcome, Outcome::Buffered);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_but_never_empty() {
+        let mailbox = mailbox(10, OverflowPolicy::DropNewest);
+        push_all(&mailbox, 1..=5);
+        let two = BatchLimit {
+            messages: 2,
+            bytes: usize::MAX,
+        };
+        assert_eq!(take(&mailbox, two), Poll::Ready(Ok((0, vec![1, 2]))));
+        let tiny = BatchLimit {
+            messages: usize::MAX,
+            bytes: 1,
+        };
+        assert_eq!(take(&mailbox, tiny), Poll::Ready(Ok((0, vec![3]))));
+    }
+
+    #[test]
+    fn a_drain_delivers_what_is_buffered_and_then_ends() {
+        let mailbox = mailbox(10, OverflowPolicy::DropNewest);
+        push_all(&mailbox, 1..=2);
+        mailbox.drain();
+        assert_eq!(mailbox.push(&delivery(3, 1)).outcome, Outcome::Closed);
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((0, vec![1, 2]))));
+        let ended = Ended {
+            reason: EndReason::Draining,
+            missed: 0,
+        };
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Err(ended)));
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_ended_after_its_ticks() {
+        let mailbox = mailbox(10, OverflowPolicy::DropNewest);
+        assert!(!mailbox.tick(2), "an empty mailbox does not stall");
+        push_all(&mailbox, 1..=2);
+        assert!(!mailbox.tick(2));
+        assert!(mailbox.tick(2));
+        let ended = Ended {
+            reason: EndReason::Stalled,
+            missed: 2,
+        };
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Err(ended)));
+    }
+
+    #[test]
+    fn a_slow_reader_that_moves_is_not_stalled() {
+        let mailbox = mailbox(100, OverflowPolicy::DropNewest);
+        push_all(&mailbox, 1..=50);
+        let one = BatchLimit {
+            messages: 1,
+            bytes: usize::MAX,
+        };
+        for _ in 0..40 {
+            assert!(!mailbox.tick(2));
+            assert!(take(&mailbox, one).is_ready());
+        }
+    }
+
+    #[test]
+    fn a_bursts_buffer_is_given_back() {
+        let mailbox = mailbox(1_000, OverflowPolicy::DropNewest);
+        push_all(&mailbox, 1..=1_000);
+        assert!(take(&mailbox, ALL).is_ready());
+        assert!(!mailbox.tick(10));
+        assert!(!mailbox.tick(10));
+        assert_eq!(mailbox.state.lock().queue.capacity(), 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize),
+        Offer,
+        Take(usize),
+        Tick,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            5 => (0usize..2_000).prop_map(Step::Push),
+            1 => Just(Step::Offer),
+            2 => (1usize..6).prop_map(Step::Take),
+            1 => Just(Step::Tick),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    fn policies() -> impl Strategy<Value = OverflowPolicy> {
+        prop::sample::select(vec![
+            OverflowPolicy::DropNewest,
+            OverflowPolicy::DropOldest,
+            OverflowPolicy::Disconnect,
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_is_taken_buffered_or_counted_as_missed(
+            steps in steps(),
+            policy in policies(),
+            capacity in 1usize..20,
+        ) {
+            let budget = Arc::new(Budget::new(30_000));
+            let size = MailboxSize { messages: capacity, bytes: 20_000 };
+            let mailbox = Mailbox::new(size, policy, Arc::clone(&budget));
+            let (mut sequence, mut matched, mut told, mut last) = (0, 0, 0, 0);
+            for step in steps {
+                match step {
+                    Step::Push(payload) => {
+                        sequence += 1;
+                        let push = mailbox.push(&delivery(sequence, payload));
+                        matched += u64::from(push.outcome != Outcome::Closed);
+                    }
+                    Step::Offer => {
+                        sequence += 1;
+                        let push = mailbox.offer(&delivery(sequence, 1));
+                        matched += u64::from(push.outcome == Outcome::Buffered);
+                    }
+                    Step::Take(messages) => {
+                        let limit = BatchLimit { messages, bytes: usize::MAX };
+                        match take(&mailbox, limit) {
+                            Poll::Ready(Ok((missed, sequences))) => {
+                                told += missed;
+                                for sequence in sequences {
+                                    prop_assert!(sequence > last, "out of order");
+                                    last = sequence;
+                                }
+                            }
+                            Poll::Ready(Err(ended)) => told += ended.missed,
+                            Poll::Pending => {}
+                        }
+                    }
+                    Step::Tick => drop(mailbox.tick(3)),
+                }
+                let ledger = mailbox.ledger();
+                prop_assert!(ledger.balances(), "{ledger:?}");
+                prop_assert_eq!(ledger.matched, matched);
+                let state = mailbox.state.lock();
+                prop_assert_eq!(ledger.missed_total(), told + state.untold);
+                prop_assert!(state.queue.len() <= capacity && state.bytes <= 20_000);
+                prop_assert_eq!(budget.used(), state.bytes);
+            }
+            prop_assert!(mailbox.close().balances());
+            prop_assert_eq!(budget.used(), 0);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The domain: topics, subscribers, mailboxes, and the fan-out between them.
+//!
+//! Plain synchronous code: publishing is a function that never waits, and reading is a poll. Knows
+//! no gRPC, HTTP, command line, clock or task; whoever drives it brings the time of day with each
+//! message, and a [`Broker::tick`] for what must not last.
+//!
+//! Locks, in the order in which they are taken: a shard of the topic table, a topic, the registry, a
+//! mailbox. Readers are woken after all are released.
+
+mod budget;
+mod ledger;
+mod limits;
+mod mailbox;
+mod registry;
+mod subscription;
+mod topics;
+mod trie;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::SystemTime,
+};
+
+use parking_lot::RwLock;
+
+use self::{
+    budget::Budget,
+    mailbox::Mailbox,
+    registry::{Registry, Subscriber, Tally},
+    topics::{LiveTopic, TopicTable},
+};
+pub use self::{
+    ledger::{Ledger, MissReason},
+    limits::*,
+    mailbox::{BatchLimit, EndReason, Ended, MailboxSize, OverflowPolicy},
+    subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
+};
+use crate::{
+    message::{Delivery, Epoch, Message, Sequence, message_id},
+    topic::Topic,
+};
+
+/// A topic-based publish/subscribe broker in memory. Clones are handles to the same broker.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    registry: RwLock<Registry>,
+    /// The registry's version, to compare with a route's without taking the lock.
+    version: AtomicU64,
+    topics: TopicTable,
+    budget: Arc<Budget>,
+    next_subscriber: AtomicU64,
+    published: AtomicU64,
+    published_bytes: AtomicU64,
+    unmatched: AtomicU64,
+    swept_version: AtomicU64,
+}
+
+/// Why a message was not published. The caller must change it; a retry does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The payload is too large.
+    #[error("payload of {bytes} bytes exceeds the limit of {max}")]
+    PayloadTooLarge {
+        /// Its size, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// There are too many attributes.
+    #[error("{count} attributes exceed the limit of {max}")]
+    TooManyAttributes {
+        /// Their number.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The attributes are too large together.
+    #[error("attributes of {bytes} bytes exceed the limit of {max}")]
+    AttributesTooLarge {
+        /// The bytes of all names and values.
+        bytes: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+}
+
+/// What became of a published message. `matched = delivered + dropped`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The message's id: the publisher's, or one made of epoch and sequence.
+    pub id: String,
+    /// The life of the topic that `sequence` belongs to.
+    pub epoch: Epoch,
+    /// The message's place in the topic.
+    pub sequence: Sequence,
+    /// How many subscriptions the message matched; a group counts once.
+    pub matched: u32,
+    /// How many mailboxes took it.
+    pub delivered: u32,
+    /// How many subscriptions lost it.
+    pub dropped: u32,
+    /// How many older messages were lost to make room for it.
+    pub displaced: u64,
+}
+
+/// The broker in figures, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Messages accepted from publishers.
+    pub published: u64,
+    /// Their payload bytes.
+    pub published_bytes: u64,
+    /// Messages accepted that matched no subscription.
+    pub unmatched: u64,
+    /// The accounts of all subscriptions, those that left included. Balances at every moment.
+    pub ledger: Ledger,
+    /// Live subscriptions.
+    pub subscriptions: usize,
+    /// Live groups.
+    pub groups: usize,
+    /// Topics with state.
+    pub topics: usize,
+    /// Messages in the fullest mailbox.
+    pub mailbox_depth_max: u64,
+    /// Bytes in all mailboxes together.
+    pub buffered_bytes: usize,
+    /// How often a message found no room in the bound on all mailboxes together.
+    pub buffered_bytes_refusals: u64,
+}
+
+impl Broker {
+    /// An empty broker.
+    ///
+    /// `first_epoch` must be larger than any epoch of an earlier life of this broker, for epochs to
+    /// tell restarts apart; nanoseconds since 1970 are.
+    ///
+    /// # Errors
+    /// Limits that do not fit together.
+    pub fn new(limits: Limits, first_epoch: u64) -> Result<Self, LimitsError> {
+        limits.check()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                registry: RwLock::default(),
+                version: AtomicU64::new(0),
+                topics: TopicTable::new(limits.idle_topics_max, first_epoch),
+                budget: Arc::new(Budget::new(limits.buffered_bytes_max)),
+                next_subscriber: AtomicU64::new(1),
+                published: AtomicU64::new(0),
+                published_bytes: AtomicU64::new(0),
+                unmatched: AtomicU64::new(0),
+                swept_version: AtomicU64::new(0),
+                limits,
+            }),
+        })
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// Hands the message to every subscription whose filter matches its topic. Never waits.
+    ///
+    /// # Errors
+    /// A message that passes a limit is not published.
+    pub fn publish(
+        &self,
+        message: Message,
+        published_at: SystemTime,
+    ) -> Result<Receipt, PublishError> {
+        let shared = &*self.shared;
+        shared.limits.admit(&message)?;
+        shared.published.fetch_add(1, Ordering::Relaxed);
+        let payload_bytes = message.payload.len() as u64;
+        shared
+            .published_bytes
+            .fetch_add(payload_bytes, Ordering::Relaxed);
+
+        let (epoch, sequence, chosen_id, tally) = shared.fan_out(message, published_at);
+        if tally.matched == 0 {
+            shared.unmatched.fetch_add(1, Ordering::Relaxed);
+        }
+        tally.wakers.into_iter().for_each(Waker::wake);
+        Ok(Receipt {
+            id: chosen_id.unwrap_or_else(|| message_id(None, epoch, sequence).into_owned()),
+            epoch,
+            sequence,
+            matched: tally.matched,
+            delivered: tally.delivered,
+            dropped: tally.matched - tally.delivered,
+            displaced: tally.displaced,
+        })
+    }
+
+    /// Delivers each message published from now on whose topic matches the filter.
+    ///
+    /// Dropping the [`Subscription`] unsubscribes. A subscriber that falls behind loses messages by
+    /// its [`OverflowPolicy`]; each loss is counted and told to it.
+    ///
+    /// # Errors
+    /// Too many tags, too many subscriptions, or a broker that drains.
+    pub fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, SubscribeError> {
+        let shared = &self.shared;
+        let limits = &shared.limits;
+        if options.tags.len() > limits.tags_max {
+            return Err(SubscribeError::TooManyTags {
+                tags: options.tags.len(),
+                max: limits.tags_max,
+            });
+        }
+        let Some(topic) = options.filter.as_topic() else {
+            let subscriber = shared.register(options)?;
+            return Ok(Subscription::new(Arc::clone(shared), subscriber, None));
+        };
+        let state = shared.topics.pin(&topic);
+        let live = state.lock().expect("a pinned topic is not retired");
+        // Registered under the topic's lock: no message falls between the head and the first one.
+        match shared.register(options) {
+            Ok(subscriber) => {
+                let start = Start {
+                    epoch: state.epoch,
+                    head: Sequence(live.head),
+                };
+                drop(live);
+                let shared = Arc::clone(shared);
+                Ok(Subscription::new(shared, subscriber, Some(start)))
+            }
+            Err(error) => {
+                drop(live);
+                shared.topics.unpin(&topic);
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses new subscriptions, and ends each live one after what its mailbox holds.
+    pub fn drain(&self) {
+        self.shared.registry.write().drain();
+    }
+
+    /// One step of the stall clock: ends each subscription whose reader took nothing at `ticks_max`
+    /// ticks in a row while messages waited, and lets go of what is left of subscribers that are
+    /// gone. Returns how many were ended. Call it at even intervals.
+    pub fn tick(&self, ticks_max: u32) -> usize {
+        let shared = &*self.shared;
+        let over: Vec<u64> = {
+            let registry = shared.registry.read();
+            let over = registry.subscribers().filter(|s| s.mailbox.tick(ticks_max));
+            over.map(|subscriber| subscriber.id).collect()
+        };
+        for id in &over {
+            shared.unsubscribe(*id);
+        }
+        let version = shared.version.load(Ordering::Acquire);
+        if shared.swept_version.swap(version, Ordering::Relaxed) != version {
+            shared.topics.drop_stale_routes(version);
+        }
+        over.len()
+    }
+
+    /// Forgets each topic without a subscriber of its own that was not used since the call before:
+    /// its next use begins a new epoch. Call it at even intervals.
+    pub fn age_topics(&self) {
+        self.shared.topics.age();
+    }
+
+    /// The broker in figures. Visits every mailbox.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &*self.shared;
+        // Counted first: a topic-table shard comes before the registry in the order of locks.
+        let topics = shared.topics.len();
+        let registry = shared.registry.read();
+        let depths = registry.subscribers().map(|s| s.mailbox.ledger().buffered);
+        Snapshot {
+            published: shared.published.load(Ordering::Relaxed),
+            published_bytes: shared.published_bytes.load(Ordering::Relaxed),
+            unmatched: shared.unmatched.load(Ordering::Relaxed),
+            mailbox_depth_max: depths.max().unwrap_or_default(),
+            ledger: registry.ledger(),
+            subscriptions: registry.len(),
+            groups: registry.groups_len(),
+            topics,
+            buffered_bytes: shared.budget.used(),
+            buffered_bytes_refusals: shared.budget.refusals(),
+        }
+    }
+}
+
+impl Shared {
+    /// Gives the message its place and pushes it to every matching mailbox, under the topic's lock:
+    /// two publishers to one topic must reach every mailbox in the same order.
+    fn fan_out(
+        &self,
+        message: Message,
+        published_at: SystemTime,
+    ) -> (Epoch, Sequence, Option<String>, Tally) {
+        let chosen_id = message.id.as_ref().map(ToString::to_string);
+        let topic = message.topic.clone();
+        loop {
+            let found = match self.topics.find(&topic) {
+                Some(found) => found,
+                None if self.registry.read().matches(&topic) => self.topics.find_or_create(&topic),
+                // Nobody reads it and nothing is kept: this message is a life of its own.
+                None => {
+                    let epoch = self.topics.mint_epoch();
+                    return (epoch, Sequence(1), chosen_id, Tally::default());
+                }
+            };
+            let Some(mut live) = found.state.lock() else {
+                continue;
+            };
+            self.refresh_route(&topic, &mut live);
+            let sequence = live.next_sequence();
+            let tally = if live.route.is_empty() {
+                Tally::default()
+            } else {
+                let epoch = found.state.epoch;
+                let delivery = Delivery::new(message, epoch, sequence, published_at);
+                live.route.deliver(&Arc::new(delivery))
+            };
+            drop(live);
+            if found.aging && tally.matched > 0 {
+                self.topics.touch(&topic);
+            }
+            return (found.state.epoch, sequence, chosen_id, tally);
+        }
+    }
+
+    fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
+        if live.route.version != self.version.load(Ordering::Acquire) {
+            live.route = Arc::new(self.registry.read().route(topic));
+        }
+    }
+
+    fn register(&self, options: SubscribeOptions) -> Result<Arc<Subscriber>, SubscribeError> {
+        let limits = &self.limits;
+        let size = MailboxSize {
+            messages: options
+                .mailbox_capacity
+                .unwrap_or(limits.mailbox_capacity)
+                .clamp(1, limits.mailbox_capacity_max),
+            bytes: limits.mailbox_bytes,
+        };
+        let mut registry = self.registry.write();
+        if registry.is_draining() {
+            return Err(SubscribeError::Draining);
+        }
+        if registry.len() >= limits.subscriptions_max {
+            return Err(SubscribeError::TooManySubscriptions {
+                max: limits.subscriptions_max,
+            });
+        }
+        let subscriber = Arc::new(Subscriber {
+            // Taken under the registry's lock: the trie wants rising ids.
+            id: self.next_subscriber.fetch_add(1, Ordering::Relaxed),
+            filter: options.filter,
+            tags: options.tags.into(),
+            group: options.group.map(|name| registry.join_group(name)),
+            mailbox: Mailbox::new(size, options.overflow, Arc::clone(&self.budget)),
+        });
+        registry.insert(&subscriber);
+        self.version.store(registry.version(), Ordering::Release);
+        Ok(subscriber)
+    }
+
+    fn unsubscribe(&self, id: u64) {
+        let mut registry = self.registry.write();
+        let removed = registry.remove(id);
+        self.version.store(registry.version(), Ordering::Release);
+        drop(registry);
+        if let Some(topic) = removed.and_then(|subscriber| subscriber.filter.as_topic()) {
+            self.topics.unpin(&topic);
+        }
+    }
+}
+
+impl Limits {
+    fn admit(&self, message: &Message) -> Result<(), PublishError> {
+        let payload = message.payload.len();
+        if payload > self.payload_bytes_max {
+            return Err(PublishError::PayloadTooLarge {
+                bytes: payload,
+                max: self.payload_bytes_max,
+            });
+        }
+        if message.attributes.len() > self.attributes_max {
+            return Err(PublishError::TooManyAttributes {
+                count: message.attributes.len(),
+                max: self.attributes_max,
+            });
+        }
+        let attributes = message.attributes.bytes();
+        if attributes > self.attributes_bytes_max {
+            return Err(PublishError::AttributesTooLarge {
+                bytes: attributes,
+                max: self.attributes_bytes_max,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

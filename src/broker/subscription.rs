@@ -1,0 +1,164 @@
+//! The reading end: a [`Subscription`] is live while it is held, and unsubscribes when it is dropped.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::{
+    Shared,
+    mailbox::{BatchLimit, EndReason, Ended, MailboxSize, OverflowPolicy},
+    registry::Subscriber,
+};
+use crate::{
+    message::{Delivery, Epoch, GroupName, Sequence, Tag},
+    topic::TopicFilter,
+};
+
+/// What to subscribe to, and how.
+#[derive(Clone, Debug)]
+pub struct SubscribeOptions {
+    /// Which topics.
+    pub filter: TopicFilter,
+    /// With whom to share the work.
+    pub group: Option<GroupName>,
+    /// Only messages that carry one of these; empty means all.
+    pub tags: Vec<Tag>,
+    /// What a full mailbox does.
+    pub overflow: OverflowPolicy,
+    /// The mailbox's bound in messages, if not the default; granted up to a maximum.
+    pub mailbox_capacity: Option<usize>,
+}
+
+impl SubscribeOptions {
+    /// All messages of a filter, with the defaults.
+    #[must_use]
+    pub fn new(filter: TopicFilter) -> Self {
+        Self {
+            filter,
+            group: None,
+            tags: Vec::new(),
+            overflow: OverflowPolicy::default(),
+            mailbox_capacity: None,
+        }
+    }
+}
+
+/// Why a subscription was not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// More tags than allowed; the caller must ask for fewer.
+    #[error("{tags} tags exceed the limit of {max}")]
+    TooManyTags {
+        /// The number asked for.
+        tags: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// As many subscriptions as allowed are live; a retry helps once some have left.
+    #[error("{max} subscriptions are live, which is the limit")]
+    TooManySubscriptions {
+        /// The limit.
+        max: usize,
+    },
+    /// The broker is shutting down; a retry helps once it is back.
+    #[error("the broker is shutting down")]
+    Draining,
+}
+
+/// Where a topic stood when a subscription to it went live: the first message comes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The topic's present life.
+    pub epoch: Epoch,
+    /// Its newest sequence; 0 before the first message.
+    pub head: Sequence,
+}
+
+/// A live subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    subscriber: Arc<Subscriber>,
+    start: Option<Start>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        subscriber: Arc<Subscriber>,
+        start: Option<Start>,
+    ) -> Self {
+        Self {
+            shared,
+            subscriber,
+            start,
+        }
+    }
+
+    /// The mailbox's bounds, as granted.
+    #[must_use]
+    pub fn mailbox_size(&self) -> MailboxSize {
+        self.subscriber.mailbox.size()
+    }
+
+    /// Where the topic stood; `None` for a filter with wildcards.
+    #[must_use]
+    pub fn start(&self) -> Option<Start> {
+        self.start
+    }
+
+    /// Moves waiting messages to `into`, in order, and says how many were missed before them.
+    ///
+    /// Pending while there is neither a message nor a miss to tell; one reader at a time is woken.
+    ///
+    /// # Errors
+    /// [`Ended`] once the broker has ended the subscription. An overflow or a stall ends it at once,
+    /// a drain after the last buffered message.
+    pub fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: BatchLimit,
+        into: &mut Vec<Arc<Delivery>>,
+    ) -> Poll<Result<u64, Ended>> {
+        self.subscriber.mailbox.poll_take(cx, limit, into)
+    }
+
+    /// [`poll_take`](Self::poll_take) as a future, for those who embed the broker.
+    ///
+    /// # Errors
+    /// As [`poll_take`](Self::poll_take).
+    pub async fn take(
+        &mut self,
+        limit: BatchLimit,
+        into: &mut Vec<Arc<Delivery>>,
+    ) -> Result<u64, Ended> {
+        std::future::poll_fn(|cx| self.poll_take(cx, limit, into)).await
+    }
+
+    /// Resolves once the broker has ended the subscription, also while nobody reads it.
+    #[must_use]
+    pub fn ended(&self) -> EndWatch {
+        EndWatch(Arc::clone(&self.subscriber))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shared.unsubscribe(self.subscriber.id);
+    }
+}
+
+/// See [`Subscription::ended`]. A subscription that is dropped has ended, too.
+#[derive(Debug)]
+pub struct EndWatch(Arc<Subscriber>);
+
+impl Future for EndWatch {
+    type Output = EndReason;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<EndReason> {
+        self.0.mailbox.poll_ended(cx)
+    }
+}

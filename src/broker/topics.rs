@@ -1,0 +1,300 @@
+//! The state of topics in use: epoch, newest sequence, and the route to the subscribers.
+//!
+//! A topic with subscribers of its own is *pinned*. Others, which only wildcards read or which were
+//! read a moment ago, are remembered in two generations: using one moves it to the young generation,
+//! and when that is full, or at each [`TopicTable::age`], the old generation is forgotten and the
+//! young one becomes old. So memory is bounded without a clock or a list to maintain.
+//! Invariants: a topic has at most one state that is not retired, and sequences are given only under
+//! the lock of that one; at most `idle_max` topics are remembered without being pinned.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::registry::Route;
+use crate::{
+    message::{Epoch, Sequence},
+    topic::Topic,
+};
+
+/// Enough that two threads rarely meet at one, and few enough to visit all of them in passing.
+const SHARDS: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) epoch: Epoch,
+    live: Mutex<LiveTopic>,
+}
+
+/// What a publisher holds while it gives out a sequence.
+#[derive(Debug, Default)]
+pub(crate) struct LiveTopic {
+    /// The newest sequence given; 0 before the first.
+    pub(crate) head: u64,
+    pub(crate) route: Arc<Route>,
+    retired: bool,
+}
+
+impl TopicState {
+    /// The topic's lock, or `None` if this state is no longer the topic's: look it up again.
+    pub(crate) fn lock(&self) -> Option<MutexGuard<'_, LiveTopic>> {
+        let live = self.live.lock();
+        (!live.retired).then_some(live)
+    }
+
+    fn retire(&self) {
+        let mut live = self.live.lock();
+        live.retired = true;
+        live.route = Arc::default();
+    }
+}
+
+impl LiveTopic {
+    pub(crate) fn next_sequence(&mut self) -> Sequence {
+        self.head += 1;
+        Sequence(self.head)
+    }
+}
+
+/// A topic's state, and whether it should be [touched](TopicTable::touch) when it is used.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) state: Arc<TopicState>,
+    pub(crate) aging: bool,
+}
+
+type States = HashMap<Topic, Arc<TopicState>>;
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Topics with subscribers of their own, and how many.
+    pinned: HashMap<Topic, (Arc<TopicState>, usize)>,
+    young: States,
+    old: States,
+}
+
+#[derive(Debug)]
+pub(crate) struct TopicTable {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+    /// How many topics one generation of one shard may hold.
+    generation_max: usize,
+    next_epoch: AtomicU64,
+}
+
+impl TopicTable {
+    pub(crate) fn new(idle_max: usize, first_epoch: u64) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            generation_max: (idle_max / (2 * SHARDS)).max(1),
+            next_epoch: AtomicU64::new(first_epoch),
+        }
+    }
+
+    /// An epoch that no other life of any topic has.
+    pub(crate) fn mint_epoch(&self) -> Epoch {
+        Epoch(self.next_epoch.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn find(&self, topic: &Topic) -> Option<Found> {
+        self.shard(topic).find(topic)
+    }
+
+    pub(crate) fn find_or_create(&self, topic: &Topic) -> Found {
+        let mut shard = self.shard(topic);
+        shard.find(topic).unwrap_or_else(|| {
+            let state = self.create();
+            self.remember(&mut shard, topic.clone(), Arc::clone(&state));
+            Found {
+                state,
+                aging: false,
+            }
+        })
+    }
+
+    /// Moves a topic in use from the old generation to the young one.
+    pub(crate) fn touch(&self, topic: &Topic) {
+        let mut shard = self.shard(topic);
+        if let Some((topic, state)) = shard.old.remove_entry(topic) {
+            self.remember(&mut shard, topic, state);
+        }
+    }
+
+    /// Keeps the topic's state for as long as a subscriber of its own lives.
+    pub(crate) fn pin(&self, topic: &Topic) -> Arc<TopicState> {
+        let mut shard = self.shard(topic);
+        if let Some((state, pins)) = shard.pinned.get_mut(topic) {
+            *pins += 1;
+            return Arc::clone(state);
+        }
+        let remembered = shard
+            .young
+            .remove(topic)
+            .or_else(|| shard.old.remove(topic));
+        let state = remembered.unwrap_or_else(|| self.create());
+        let pinned = (Arc::clone(&state), 1);
+        shard.pinned.insert(topic.clone(), pinned);
+        state
+    }
+
+    /// Gives back one pin; after the last one the topic is remembered like any other, so that a
+    /// subscriber that comes back soon can tell what it missed.
+    pub(crate) fn unpin(&self, topic: &Topic) {
+        let mut shard = self.shard(topic);
+        let Some((_, pins)) = shard.pinned.get_mut(topic) else {
+            return;
+        };
+        *pins -= 1;
+        if *pins > 0 {
+            return;
+        }
+        if let Some((topic, (state, _))) = shard.pinned.remove_entry(topic) {
+            if shard.pinned.len() < shard.pinned.capacity() / 4 {
+                shard.pinned.shrink_to_fit();
+            }
+            self.remember(&mut shard, topic, state);
+        }
+    }
+
+    /// Forgets each unpinned topic that was not used since the age before.
+    pub(crate) fn age(&self) {
+        for shard in &self.shards {
+            shard.lock().rotate();
+        }
+    }
+
+    /// Drops the routes that a newer version of the registry has overtaken, and with them what is
+    /// left of subscribers that are gone.
+    pub(crate) fn drop_stale_routes(&self, version: u64) {
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let pinned = shard.pinned.values().map(|(state, _)| state);
+            for state in pinned.chain(shard.young.values()).chain(shard.old.values()) {
+                let mut live = state.live.lock();
+                if live.route.version != version && !live.route.is_empty() {
+                    live.route = Arc::default();
+                }
+            }
+        }
+    }
+
+    /// How many topics have state.
+    pub(crate) fn len(&self) -> usize {
+        let shards = self.shards.iter().map(|shard| shard.lock());
+        shards
+            .map(|shard| shard.pinned.len() + shard.young.len() + shard.old.len())
+            .sum()
+    }
+
+    fn shard(&self, topic: &Topic) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(topic);
+        self.shards[hash as usize % SHARDS].lock()
+    }
+
+    fn create(&self) -> Arc<TopicState> {
+        Arc::new(TopicState {
+            epoch: self.mint_epoch(),
+            live: Mutex::default(),
+        })
+    }
+
+    fn remember(&self, shard: &mut Shard, topic: Topic, state: Arc<TopicState>) {
+        if shard.young.len() >= self.generation_max {
+            shard.rotate();
+        }
+        shard.young.insert(topic, state);
+    }
+}
+
+impl Shard {
+    fn find(&self, topic: &Topic) -> Option<Found> {
+        let current = |state: &Arc<TopicState>| Found {
+            state: Arc::clone(state),
+            aging: false,
+        };
+        let pinned = self.pinned.get(topic).map(|(state, _)| current(state));
+        pinned
+            .or_else(|| self.young.get(topic).map(current))
+            .or_else(|| {
+                self.old.get(topic).map(|state| Found {
+                    state: Arc::clone(state),
+                    aging: true,
+                })
+            })
+    }
+
+    fn rotate(&mut self) {
+        let young = std::mem::take(&mut self.young);
+        let forgotten = std::mem::replace(&mut self.old, young);
+        forgotten.values().for_each(|state| state.retire());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(text: &str) -> Topic {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_topic_in_use_survives_aging_and_an_idle_one_does_not() {
+        let table = TopicTable::new(1_000, 1);
+        let used = table.find_or_create(&topic("used")).state.epoch;
+        let idle = table.find_or_create(&topic("idle")).state;
+        for _ in 0..4 {
+            table.age();
+            assert!(table.find(&topic("used")).unwrap().aging);
+            table.touch(&topic("used"));
+        }
+        assert_eq!(table.find(&topic("used")).unwrap().state.epoch, used);
+        assert!(table.find(&topic("idle")).is_none());
+        assert!(
+            idle.lock().is_none(),
+            "a forgotten state gives no sequences"
+        );
+        assert_ne!(
+            table.find_or_create(&topic("idle")).state.epoch,
+            idle.epoch,
+            "a new life is a new epoch"
+        );
+    }
+
+    #[test]
+    fn a_pinned_topic_stays_until_its_last_pin_and_a_while() {
+        let table = TopicTable::new(1_000, 1);
+        let epoch = table.pin(&topic("t")).epoch;
+        table.pin(&topic("t"));
+        table.unpin(&topic("t"));
+        table.age();
+        table.age();
+        table.age();
+        assert_eq!(table.find(&topic("t")).unwrap().state.epoch, epoch);
+        table.unpin(&topic("t"));
+        table.age();
+        assert_eq!(table.find(&topic("t")).unwrap().state.epoch, epoch);
+        table.age();
+        assert!(table.find(&topic("t")).is_none());
+    }
+
+    #[test]
+    fn a_million_short_lived_topics_are_remembered_up_to_the_bound() {
+        let table = TopicTable::new(10_000, 1);
+        for index in 0..1_000_000 {
+            table.find_or_create(&topic(&format!("response:{index}")));
+        }
+        assert!(table.len() <= 10_000, "{}", table.len());
+        table.age();
+        table.age();
+        assert_eq!(table.len(), 0);
+    }
+}

@@ -1,0 +1,363 @@
+//! What travels: a [`Message`] as a publisher hands it in, and a [`Delivery`] as subscribers get it,
+//! with its place in the topic.
+//!
+//! The names in a message are parsed at the edge and valid by type from there on. How much a message
+//! may carry is not decided here but by the broker's limits.
+
+use std::{borrow::Cow, fmt, str::FromStr, sync::OnceLock, time::SystemTime};
+
+use bytes::Bytes;
+
+use crate::topic::Topic;
+
+/// The longest tag, key, group name or attribute name, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// The longest message id, in bytes: room for a UUID, a ULID or a trace id with a prefix.
+pub const MESSAGE_ID_BYTES_MAX: usize = 128;
+/// What the broker counts for keeping any message, on top of what the message carries: about the
+/// size of a [`Delivery`] and its allocation.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 256;
+
+/// Why a text is not a valid name. The caller must change it; a retry does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing was given.
+    #[error("{noun} is empty")]
+    Empty {
+        /// What the name is for.
+        noun: &'static str,
+    },
+    /// Longer than its limit.
+    #[error("{noun} of {bytes} bytes exceeds the limit of {max}")]
+    TooLong {
+        /// What the name is for.
+        noun: &'static str,
+        /// The length given, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A character that this kind of name may not have.
+    #[error("{noun} has a forbidden character at byte {at}")]
+    Forbidden {
+        /// What the name is for.
+        noun: &'static str,
+        /// The offset of the character, in bytes.
+        at: usize,
+    },
+}
+
+fn check_name(
+    noun: &'static str,
+    text: &str,
+    max: usize,
+    forbidden: impl Fn(char) -> bool,
+) -> Result<(), NameError> {
+    let bytes = text.len();
+    if bytes == 0 {
+        return Err(NameError::Empty { noun });
+    }
+    if bytes > max {
+        return Err(NameError::TooLong { noun, bytes, max });
+    }
+    match text.char_indices().find(|(_, c)| forbidden(*c)) {
+        Some((at, _)) => Err(NameError::Forbidden { noun, at }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $noun:literal, $max:expr, $forbidden:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Box<str>);
+
+        impl $type {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                check_name($noun, text, $max, $forbidden)?;
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+name!(
+    /// By what subscribers may choose messages: 1 to [`NAME_BYTES_MAX`] bytes without blanks, control
+    /// characters or `|`, which separates the tags of a tag expression.
+    Tag,
+    "tag",
+    NAME_BYTES_MAX,
+    |c: char| c.is_whitespace() || c.is_control() || c == '|'
+);
+name!(
+    /// A message's key, for the application: 1 to [`NAME_BYTES_MAX`] bytes without control characters.
+    Key,
+    "key",
+    NAME_BYTES_MAX,
+    char::is_control
+);
+name!(
+    /// The name under which subscribers share the work: 1 to [`NAME_BYTES_MAX`] bytes without blanks
+    /// or control characters.
+    GroupName,
+    "group",
+    NAME_BYTES_MAX,
+    |c: char| c.is_whitespace() || c.is_control()
+);
+name!(
+    /// A message's id: 1 to [`MESSAGE_ID_BYTES_MAX`] bytes of printable ASCII without blanks.
+    MessageId,
+    "id",
+    MESSAGE_ID_BYTES_MAX,
+    |c: char| !c.is_ascii_graphic()
+);
+name!(
+    /// An attribute's name: 1 to [`NAME_BYTES_MAX`] bytes without control characters.
+    AttributeName,
+    "attribute name",
+    NAME_BYTES_MAX,
+    char::is_control
+);
+
+/// The string map that travels with a message, in the order in which it was given. Names are unique.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(Box<[(AttributeName, Box<str>)]>);
+
+impl Attributes {
+    /// How many attributes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes of all names and values together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(n, v)| n.len() + v.len()).sum()
+    }
+
+    /// Each name with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), &**value))
+    }
+}
+
+impl FromIterator<(AttributeName, String)> for Attributes {
+    /// The last value of a name wins, as in a protobuf map.
+    fn from_iter<I: IntoIterator<Item = (AttributeName, String)>>(pairs: I) -> Self {
+        let map: std::collections::BTreeMap<_, _> = pairs.into_iter().collect();
+        Self(map.into_iter().map(|(n, v)| (n, v.into())).collect())
+    }
+}
+
+/// A message as a publisher hands it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where it is published.
+    pub topic: Topic,
+    /// Opaque bytes, shared by all who hold the message.
+    pub payload: Bytes,
+    /// The string map that travels along.
+    pub attributes: Attributes,
+    /// By what subscribers may choose it.
+    pub tag: Option<Tag>,
+    /// For the application.
+    pub key: Option<Key>,
+    /// The publisher's id for it; without one, the broker derives one from epoch and sequence.
+    pub id: Option<MessageId>,
+}
+
+impl Message {
+    /// A message with a topic and a payload, and nothing else.
+    #[must_use]
+    pub fn new(topic: Topic, payload: impl Into<Bytes>) -> Self {
+        Self {
+            topic,
+            payload: payload.into(),
+            attributes: Attributes::default(),
+            tag: None,
+            key: None,
+            id: None,
+        }
+    }
+
+    /// What the message counts for in a mailbox, in bytes: all that it carries, and
+    /// [`MESSAGE_OVERHEAD_BYTES`].
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let text = |length: Option<usize>| length.unwrap_or_default();
+        MESSAGE_OVERHEAD_BYTES
+            + self.topic.as_str().len()
+            + self.payload.len()
+            + self.attributes.bytes()
+            + text(self.tag.as_ref().map(|tag| tag.as_str().len()))
+            + text(self.key.as_ref().map(|key| key.as_str().len()))
+            + text(self.id.as_ref().map(|id| id.as_str().len()))
+    }
+}
+
+/// This life of a topic's state. Unique within a broker, and across its restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+/// A message's place within a topic and epoch: the first is 1, and there are no gaps at the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sequence(pub u64);
+
+/// A message with its place in its topic, shared by all subscribers it is for.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What was published.
+    pub message: Message,
+    /// The life of the topic that `sequence` belongs to.
+    pub epoch: Epoch,
+    /// The message's place in the topic.
+    pub sequence: Sequence,
+    /// When the broker accepted it.
+    pub published_at: SystemTime,
+    size: usize,
+    encoded: OnceLock<Bytes>,
+}
+
+impl Delivery {
+    /// Places a message in its topic.
+    #[must_use]
+    pub fn new(
+        message: Message,
+        epoch: Epoch,
+        sequence: Sequence,
+        published_at: SystemTime,
+    ) -> Self {
+        Self {
+            size: message.size(),
+            message,
+            epoch,
+            sequence,
+            published_at,
+            encoded: OnceLock::new(),
+        }
+    }
+
+    /// The message's id: the publisher's, or `epoch-sequence` in hexadecimal.
+    #[must_use]
+    pub fn id(&self) -> Cow<'_, str> {
+        message_id(self.message.id.as_ref(), self.epoch, self.sequence)
+    }
+
+    /// What the message counts for in a mailbox, in bytes; see [`Message::size`].
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// What the first caller's `encode` returned: an adapter encodes a message once, and all its
+    /// subscribers share the bytes.
+    pub fn encoded_with(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+        self.encoded.get_or_init(|| encode(self))
+    }
+}
+
+/// The id that a message goes by: the publisher's, or one made of its place, which is unique.
+pub(crate) fn message_id(
+    chosen: Option<&MessageId>,
+    epoch: Epoch,
+    sequence: Sequence,
+) -> Cow<'_, str> {
+    match chosen {
+        Some(id) => Cow::Borrowed(id.as_str()),
+        None => Cow::Owned(format!("{:x}-{:x}", epoch.0, sequence.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<T: FromStr<Err = NameError>>(text: &str, expected: Result<(), NameError>) {
+        assert_eq!(text.parse::<T>().map(|_| ()), expected, "{text:?}");
+    }
+
+    #[test]
+    fn each_name_has_its_rule() {
+        check::<Tag>("orders", Ok(()));
+        check::<Tag>("a||b", Err(NameError::Forbidden { noun: "tag", at: 1 }));
+        check::<Tag>("a b", Err(NameError::Forbidden { noun: "tag", at: 1 }));
+        check::<Key>("order 42|x", Ok(()));
+        check::<Key>("a\n", Err(NameError::Forbidden { noun: "key", at: 1 }));
+        check::<GroupName>("", Err(NameError::Empty { noun: "group" }));
+        check::<MessageId>("01J-x", Ok(()));
+        check::<MessageId>("é", Err(NameError::Forbidden { noun: "id", at: 0 }));
+        check::<MessageId>(
+            &"x".repeat(129),
+            Err(NameError::TooLong {
+                noun: "id",
+                bytes: 129,
+                max: 128,
+            }),
+        );
+        check::<AttributeName>("ce-id", Ok(()));
+    }
+
+    #[test]
+    fn the_last_value_of_an_attribute_wins() {
+        let name = |text: &str| text.parse::<AttributeName>().unwrap();
+        let attributes: Attributes = [
+            (name("b"), "1".to_owned()),
+            (name("a"), "2".to_owned()),
+            (name("b"), "3".to_owned()),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(
+            attributes.iter().collect::<Vec<_>>(),
+            [("a", "2"), ("b", "3")]
+        );
+        assert_eq!(attributes.bytes(), 4);
+    }
+
+    #[test]
+    fn a_message_without_an_id_goes_by_its_place() {
+        let place = |id: Option<&MessageId>| message_id(id, Epoch(0x1f), Sequence(10)).into_owned();
+        assert_eq!(place(None), "1f-a");
+        assert_eq!(place(Some(&"mine".parse().unwrap())), "mine");
+    }
+
+    #[test]
+    fn a_message_counts_all_that_it_carries() {
+        let mut message = Message::new("abc".parse().unwrap(), "12345");
+        assert_eq!(message.size(), MESSAGE_OVERHEAD_BYTES + 8);
+        message.tag = Some("t".parse().unwrap());
+        message.key = Some("kk".parse().unwrap());
+        message.id = Some("iii".parse().unwrap());
+        assert_eq!(message.size(), MESSAGE_OVERHEAD_BYTES + 14);
+    }
+}
