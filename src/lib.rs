@@ -2,3 +2,4 @@
 pub mod broker;
 pub mod message;
 pub mod topic;
+pub mod wire;

@@ -1,0 +1,237 @@
+//! From what a client sent to what the domain takes, naming the field that is at fault; and from the
+//! domain's answers to what a client gets.
+
+use std::{fmt::Display, str::FromStr, time::Duration};
+
+use super::pb;
+use crate::{
+    broker::{OverflowPolicy, Receipt, SubscribeOptions},
+    message::{AttributeName, Message},
+};
+
+/// A field of a request that the caller must change.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct InvalidField {
+    /// The field's name in the proto.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl InvalidField {
+    fn new(field: &'static str, reason: impl Display) -> Self {
+        Self {
+            field,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Result<T, InvalidField> {
+    text.parse()
+        .map_err(|error| InvalidField::new(field, error))
+}
+
+/// Proto3 has no absent string: an empty one stands for none.
+fn parse_optional<T: FromStr<Err: Display>>(
+    field: &'static str,
+    text: &str,
+) -> Result<Option<T>, InvalidField> {
+    (!text.is_empty()).then(|| parse(field, text)).transpose()
+}
+
+impl TryFrom<pb::PublishRequest> for Message {
+    type Error = InvalidField;
+
+    fn try_from(request: pb::PublishRequest) -> Result<Self, InvalidField> {
+        if !request.text.is_empty() && !request.payload.is_empty() {
+            return Err(InvalidField::new("text", "both payload and text are set"));
+        }
+        let attributes = request.attributes.into_iter().map(|(name, value)| {
+            let name = parse::<AttributeName>("attributes", &name)?;
+            Ok((name, value))
+        });
+        Ok(Self {
+            topic: parse("topic", &request.topic)?,
+            attributes: attributes.collect::<Result<_, InvalidField>>()?,
+            tag: parse_optional("tag", &request.tag)?,
+            key: parse_optional("key", &request.key)?,
+            id: parse_optional("id", &request.id)?,
+            payload: if request.text.is_empty() {
+                request.payload
+            } else {
+                request.text.into()
+            },
+        })
+    }
+}
+
+impl From<Receipt> for pb::PublishResponse {
+    fn from(receipt: Receipt) -> Self {
+        Self {
+            id: receipt.id,
+            epoch: receipt.epoch.0,
+            sequence: receipt.sequence.0,
+            matched: receipt.matched,
+            delivered: receipt.delivered,
+            dropped: receipt.dropped,
+            displaced: receipt.displaced,
+        }
+    }
+}
+
+/// A subscribe request: what the domain is asked for, and what concerns the stream alone.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// What the domain is asked for.
+    pub options: SubscribeOptions,
+    /// After how much silence the stream carries a heartbeat; `None` for never.
+    pub heartbeat_interval: Option<Duration>,
+    /// Whether payloads that are valid UTF-8 go as text.
+    pub text: bool,
+}
+
+impl TryFrom<pb::SubscribeRequest> for Subscribe {
+    type Error = InvalidField;
+
+    fn try_from(request: pb::SubscribeRequest) -> Result<Self, InvalidField> {
+        let tags = request.tags.iter().map(|tag| parse("tags", tag));
+        let heartbeat = request.heartbeat_interval.map(|interval| {
+            Duration::try_from(interval)
+                .map_err(|error| InvalidField::new("heartbeat_interval", error))
+        });
+        let capacity = request.mailbox_capacity as usize;
+        Ok(Self {
+            options: SubscribeOptions {
+                filter: parse("topic", &request.topic)?,
+                group: parse_optional("group", &request.group)?,
+                tags: tags.collect::<Result<_, _>>()?,
+                overflow: overflow_policy(request.overflow_policy)?,
+                mailbox_capacity: (capacity > 0).then_some(capacity),
+            },
+            heartbeat_interval: heartbeat.transpose()?,
+            text: request.text,
+        })
+    }
+}
+
+fn overflow_policy(value: i32) -> Result<OverflowPolicy, InvalidField> {
+    match pb::OverflowPolicy::try_from(value) {
+        Ok(pb::OverflowPolicy::Unspecified) => Ok(OverflowPolicy::default()),
+        Ok(pb::OverflowPolicy::DropNewest) => Ok(OverflowPolicy::DropNewest),
+        Ok(pb::OverflowPolicy::DropOldest) => Ok(OverflowPolicy::DropOldest),
+        Ok(pb::OverflowPolicy::Disconnect) => Ok(OverflowPolicy::Disconnect),
+        Err(_) => Err(InvalidField::new(
+            "overflow_policy",
+            format_args!("overflow policy {value} is not known: use 1, 2 or 3"),
+        )),
+    }
+}
+
+impl From<OverflowPolicy> for pb::OverflowPolicy {
+    fn from(policy: OverflowPolicy) -> Self {
+        match policy {
+            OverflowPolicy::DropNewest => Self::DropNewest,
+            OverflowPolicy::DropOldest => Self::DropOldest,
+            OverflowPolicy::Disconnect => Self::Disconnect,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_publish(request: pb::PublishRequest, field: &str, reason: &str) {
+        let error = Message::try_from(request).unwrap_err();
+        assert_eq!((error.field, error.reason.as_str()), (field, reason));
+    }
+
+    #[track_caller]
+    fn check_subscribe(request: pb::SubscribeRequest, field: &str, reason: &str) {
+        let error = Subscribe::try_from(request).unwrap_err();
+        assert_eq!((error.field, error.reason.as_str()), (field, reason));
+    }
+
+    fn publish() -> pb::PublishRequest {
+        pb::PublishRequest {
+            topic: "t".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_bad_publish_request_names_its_field() {
+        check_publish(pb::PublishRequest::default(), "topic", "topic is empty");
+        check_publish(
+            pb::PublishRequest {
+                tag: "a b".into(),
+                ..publish()
+            },
+            "tag",
+            "tag has a forbidden character at byte 1",
+        );
+        check_publish(
+            pb::PublishRequest {
+                attributes: [(String::new(), "x".into())].into(),
+                ..publish()
+            },
+            "attributes",
+            "attribute name is empty",
+        );
+        check_publish(
+            pb::PublishRequest {
+                payload: "a".into(),
+                text: "b".into(),
+                ..publish()
+            },
+            "text",
+            "both payload and text are set",
+        );
+    }
+
+    #[test]
+    fn text_is_a_payload() {
+        let request = pb::PublishRequest {
+            text: "héllo".into(),
+            ..publish()
+        };
+        assert_eq!(Message::try_from(request).unwrap().payload, "héllo");
+    }
+
+    #[test]
+    fn a_bad_subscribe_request_names_its_field() {
+        check_subscribe(pb::SubscribeRequest::default(), "topic", "topic is empty");
+        check_subscribe(
+            pb::SubscribeRequest {
+                topic: "t".into(),
+                overflow_policy: 9,
+                ..Default::default()
+            },
+            "overflow_policy",
+            "overflow policy 9 is not known: use 1, 2 or 3",
+        );
+        check_subscribe(
+            pb::SubscribeRequest {
+                topic: "t".into(),
+                tags: vec!["ok".into(), String::new()],
+                ..Default::default()
+            },
+            "tags",
+            "tag is empty",
+        );
+    }
+
+    #[test]
+    fn an_unset_capacity_is_none() {
+        let request = pb::SubscribeRequest {
+            topic: "a.>".into(),
+            ..Default::default()
+        };
+        let subscribe = Subscribe::try_from(request).unwrap();
+        assert_eq!(subscribe.options.mailbox_capacity, None);
+        assert_eq!(subscribe.options.overflow, OverflowPolicy::DropNewest);
+    }
+}

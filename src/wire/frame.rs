@@ -1,0 +1,284 @@
+//! A delivery as gRPC frames of `SubscribeResponse`.
+//!
+//! All fields but the payload are encoded once per message, end with the payload's key and length,
+//! and are shared by all subscribers; the payload itself is never encoded, only appended. What
+//! differs between subscribers (`missed`) goes before it: the fields of a protobuf message may come in
+//! any order. A frame is gRPC's 5-byte prefix (flag 0, length in 4 bytes big-endian) and the message.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+
+use crate::message::Delivery;
+
+/// gRPC's prefix of a message: a flag and a length.
+pub(crate) const PREFIX_BYTES: usize = 5;
+
+/// A payload of this size or more is passed on by reference, in a chunk of its own: copying it would
+/// cost more than a further write.
+const PAYLOAD_BYTES_COPIED_MAX: usize = 16 * 1024;
+
+/// Field numbers of `SubscribeResponse`.
+mod field {
+    pub(super) const PAYLOAD: u32 = 1;
+    pub(super) const TOPIC: u32 = 2;
+    pub(super) const SEQUENCE: u32 = 3;
+    pub(super) const EPOCH: u32 = 4;
+    pub(super) const ID: u32 = 5;
+    pub(super) const PUBLISH_TIME: u32 = 6;
+    pub(super) const ATTRIBUTES: u32 = 7;
+    pub(super) const TAG: u32 = 8;
+    pub(super) const KEY: u32 = 9;
+    pub(super) const MISSED: u32 = 10;
+    pub(super) const HEARTBEAT: u32 = 11;
+    pub(super) const TEXT: u32 = 12;
+}
+
+/// How a subscriber wants its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// All fields.
+    Full,
+    /// All fields, the payload as text where it is valid UTF-8.
+    Text,
+    /// The payload alone, as the reference's clients know it: no notice and no heartbeat.
+    PayloadOnly,
+}
+
+/// Appends a message's frame. A large payload is not copied but returned, to follow right after.
+pub(crate) fn put_delivery(
+    chunk: &mut BytesMut,
+    delivery: &Delivery,
+    missed: u64,
+    form: Form,
+) -> Option<Bytes> {
+    let payload = &delivery.message.payload;
+    let payload_field = match form {
+        Form::Text if std::str::from_utf8(payload).is_ok() => field::TEXT,
+        _ => field::PAYLOAD,
+    };
+    let envelope: &[u8] = match form {
+        Form::PayloadOnly => &[],
+        _ => delivery.encoded_with(envelope),
+    };
+    // An empty payload is proto3's default and stays off the wire.
+    let payload_bytes = match payload.len() {
+        0 => 0,
+        bytes => 1 + encoded_len_varint(bytes as u64) + bytes,
+    };
+    let missed_bytes = match (missed, form) {
+        (0, _) | (_, Form::PayloadOnly) => 0,
+        _ => 1 + encoded_len_varint(missed),
+    };
+    put_prefix(chunk, missed_bytes + envelope.len() + payload_bytes);
+    if missed_bytes > 0 {
+        put_varint(chunk, field::MISSED, missed);
+    }
+    chunk.put_slice(envelope);
+    if payload.is_empty() {
+        return None;
+    }
+    put_length(chunk, payload_field, payload.len());
+    if payload.len() >= PAYLOAD_BYTES_COPIED_MAX {
+        return Some(payload.clone());
+    }
+    chunk.put_slice(payload);
+    None
+}
+
+/// Appends a notice of loss that goes on its own.
+pub(crate) fn put_missed(chunk: &mut BytesMut, missed: u64) {
+    put_prefix(chunk, 1 + encoded_len_varint(missed));
+    put_varint(chunk, field::MISSED, missed);
+}
+
+/// Appends a heartbeat.
+pub(crate) fn put_heartbeat(chunk: &mut BytesMut) {
+    put_prefix(chunk, 2);
+    put_varint(chunk, field::HEARTBEAT, 1);
+}
+
+/// Appends gRPC's prefix of an uncompressed message of `bytes` bytes.
+pub(crate) fn put_prefix(chunk: &mut BytesMut, bytes: usize) {
+    let bytes = u32::try_from(bytes).expect("the payload's ceiling keeps messages far below 4 GiB");
+    chunk.reserve(PREFIX_BYTES + bytes as usize);
+    chunk.put_u8(0);
+    chunk.put_u32(bytes);
+}
+
+/// All fields of a message but its payload.
+fn envelope(delivery: &Delivery) -> Bytes {
+    let message = &delivery.message;
+    let mut out = BytesMut::with_capacity(128);
+    put_text(&mut out, field::TOPIC, message.topic.as_str());
+    put_varint(&mut out, field::SEQUENCE, delivery.sequence.0);
+    encode_key(field::EPOCH, WireType::SixtyFourBit, &mut out);
+    out.put_u64_le(delivery.epoch.0);
+    put_text(&mut out, field::ID, &delivery.id());
+    let time = prost_types::Timestamp::from(delivery.published_at);
+    prost::encoding::message::encode(field::PUBLISH_TIME, &time, &mut out);
+    for (name, value) in message.attributes.iter() {
+        put_attribute(&mut out, name, value);
+    }
+    if let Some(tag) = &message.tag {
+        put_text(&mut out, field::TAG, tag.as_str());
+    }
+    if let Some(key) = &message.key {
+        put_text(&mut out, field::KEY, key.as_str());
+    }
+    out.freeze()
+}
+
+/// A map entry is a message with the key as field 1 and the value as field 2.
+fn put_attribute(out: &mut BytesMut, name: &str, value: &str) {
+    let text_bytes = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();
+    put_length(out, field::ATTRIBUTES, text_bytes(name) + text_bytes(value));
+    put_text(out, 1, name);
+    put_text(out, 2, value);
+}
+
+fn put_text(out: &mut BytesMut, field: u32, text: &str) {
+    put_length(out, field, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_length(out: &mut BytesMut, field: u32, bytes: usize) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(bytes as u64, out);
+}
+
+fn put_varint(out: &mut BytesMut, field: u32, value: u64) {
+    encode_key(field, WireType::Varint, out);
+    encode_varint(value, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use bytes::Buf;
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::{
+        message::{Epoch, Message, Sequence},
+        wire::pb,
+    };
+
+    fn delivery(message: Message, sequence: u64) -> Delivery {
+        let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5);
+        Delivery::new(message, Epoch(u64::MAX - 1), Sequence(sequence), at)
+    }
+
+    fn frame(delivery: &Delivery, missed: u64, form: Form) -> Bytes {
+        let mut chunk = BytesMut::new();
+        if let Some(payload) = put_delivery(&mut chunk, delivery, missed, form) {
+            chunk.extend_from_slice(&payload);
+        }
+        chunk.freeze()
+    }
+
+    /// Reads one frame the way any gRPC client does.
+    fn read(mut frame: Bytes) -> pb::SubscribeResponse {
+        assert_eq!(frame.get_u8(), 0);
+        assert_eq!(frame.get_u32() as usize, frame.len());
+        pb::SubscribeResponse::decode(frame).unwrap()
+    }
+
+    fn messages() -> impl Strategy<Value = Message> {
+        let attributes = prop::collection::btree_map("[a-z]{1,9}", ".{0,200}", 0..4);
+        let optional = || prop::option::of("[a-z]{1,200}");
+        let size = prop_oneof![
+            0usize..300,
+            Just(PAYLOAD_BYTES_COPIED_MAX),
+            16_000usize..40_000
+        ];
+        (attributes, optional(), optional(), optional(), size).prop_map(
+            |(attributes, tag, key, id, size)| Message {
+                topic: "räume.küche".parse().unwrap(),
+                payload: vec![b'x'; size].into(),
+                attributes: attributes
+                    .into_iter()
+                    .map(|(name, value)| (name.parse().unwrap(), value))
+                    .collect(),
+                tag: tag.map(|text| text.parse().unwrap()),
+                key: key.map(|text| text.parse().unwrap()),
+                id: id.map(|text| text[..text.len().min(128)].parse().unwrap()),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_decodes_to_what_was_published(
+            message in messages(),
+            sequence in 1u64..,
+            missed in prop_oneof![Just(0), any::<u64>()],
+        ) {
+            let delivery = delivery(message.clone(), sequence);
+            let expected = pb::SubscribeResponse {
+                payload: message.payload.clone(),
+                topic: message.topic.to_string(),
+                sequence,
+                epoch: u64::MAX - 1,
+                id: delivery.id().into_owned(),
+                publish_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 }),
+                attributes: message
+                    .attributes
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                tag: message.tag.map(|tag| tag.to_string()).unwrap_or_default(),
+                key: message.key.map(|key| key.to_string()).unwrap_or_default(),
+                missed,
+                heartbeat: false,
+                text: String::new(),
+            };
+            prop_assert_eq!(read(frame(&delivery, missed, Form::Full)), expected.clone());
+            let text = String::from_utf8(message.payload.to_vec()).unwrap();
+            let expected_text = pb::SubscribeResponse { payload: Bytes::new(), text, ..expected };
+            prop_assert_eq!(read(frame(&delivery, missed, Form::Text)), expected_text);
+            let bare = pb::SubscribeResponse {
+                payload: message.payload.clone(),
+                ..Default::default()
+            };
+            prop_assert_eq!(read(frame(&delivery, missed, Form::PayloadOnly)), bare);
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_no_text_stays_bytes() {
+        let delivery = delivery(Message::new("t".parse().unwrap(), vec![0xff, 0xfe]), 1);
+        let response = read(frame(&delivery, 0, Form::Text));
+        assert_eq!(response.payload, vec![0xff, 0xfe]);
+        assert_eq!(response.text, "");
+    }
+
+    #[test]
+    fn notices_and_heartbeats_carry_nothing_else() {
+        let mut chunk = BytesMut::new();
+        put_missed(&mut chunk, 300);
+        let missed = pb::SubscribeResponse {
+            missed: 300,
+            ..Default::default()
+        };
+        assert_eq!(read(chunk.freeze()), missed);
+
+        let mut chunk = BytesMut::new();
+        put_heartbeat(&mut chunk);
+        let heartbeat = pb::SubscribeResponse {
+            heartbeat: true,
+            ..Default::default()
+        };
+        assert_eq!(read(chunk.freeze()), heartbeat);
+    }
+
+    #[test]
+    fn a_message_is_encoded_once_and_shared() {
+        let delivery = delivery(Message::new("t".parse().unwrap(), "x"), 1);
+        let first = delivery.encoded_with(envelope).as_ptr();
+        frame(&delivery, 7, Form::Full);
+        let second = delivery.encoded_with(|_| unreachable!("encoded twice"));
+        assert_eq!(second.as_ptr(), first);
+    }
+}
