@@ -1,5 +1,16 @@
 //! Fanfare: a standalone, topic-based gRPC publish/subscribe broker.
+//!
+//! The binary `broker` is the product; this library is what it is made of, for programs that embed the
+//! broker ([`broker`], [`server`]) or talk to one ([`client`]).
+//!
+//! Dependencies point one way: `server` to `grpc` and `http`, these to `wire` and `broker`, all of them
+//! to `topic` and `message`. The domain, [`broker`], knows no gRPC, HTTP, command line, clock or task.
+
 pub mod broker;
+mod grpc;
+mod http;
 pub mod message;
+mod metrics;
+pub mod server;
 pub mod topic;
 pub mod wire;

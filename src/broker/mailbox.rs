@@ -262,13 +262,13 @@ impl Mailbox {
         state.ledger()
     }
 
-    /// One step of the stall clock. True if the subscription is over and should leave the registry:
-    /// it overflowed, or took nothing at `ticks_max` ticks in a row while messages waited.
-    pub(crate) fn tick(&self, ticks_max: u32) -> bool {
+    /// One step of the stall clock. Says why the subscription is over and should leave the registry,
+    /// if it is: it overflowed, or took nothing at `ticks_max` ticks in a row while messages waited.
+    pub(crate) fn tick(&self, ticks_max: u32) -> Option<EndReason> {
         let mut state = self.state.lock();
         match state.end {
-            Some(EndReason::Draining) => return false,
-            Some(_) => return true,
+            Some(EndReason::Draining) => return None,
+            Some(reason) => return Some(reason),
             None => {}
         }
         let waiting = !state.queue.is_empty();
@@ -279,17 +279,17 @@ impl Mailbox {
         if !waiting || state.progressed {
             state.progressed = false;
             state.idle_ticks = 0;
-            return false;
+            return None;
         }
         state.idle_ticks += 1;
         if state.idle_ticks < ticks_max {
-            return false;
+            return None;
         }
         self.abandon(&mut state, EndReason::Stalled, MissReason::Stalled);
         let waker = state.reader.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
-        true
+        Some(EndReason::Stalled)
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -486,10 +486,10 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_is_ended_after_its_ticks() {
         let mailbox = mailbox(10, OverflowPolicy::DropNewest);
-        assert!(!mailbox.tick(2), "an empty mailbox does not stall");
+        assert_eq!(mailbox.tick(2), None, "an empty mailbox does not stall");
         push_all(&mailbox, 1..=2);
-        assert!(!mailbox.tick(2));
-        assert!(mailbox.tick(2));
+        assert_eq!(mailbox.tick(2), None);
+        assert_eq!(mailbox.tick(2), Some(EndReason::Stalled));
         let ended = Ended {
             reason: EndReason::Stalled,
             missed: 2,
@@ -506,7 +506,7 @@ mod tests {
             bytes: usize::MAX,
         };
         for _ in 0..40 {
-            assert!(!mailbox.tick(2));
+            assert_eq!(mailbox.tick(2), None);
             assert!(take(&mailbox, one).is_ready());
         }
     }
@@ -516,8 +516,8 @@ mod tests {
         let mailbox = mailbox(1_000, OverflowPolicy::DropNewest);
         push_all(&mailbox, 1..=1_000);
         assert!(take(&mailbox, ALL).is_ready());
-        assert!(!mailbox.tick(10));
-        assert!(!mailbox.tick(10));
+        assert_eq!(mailbox.tick(10), None);
+        assert_eq!(mailbox.tick(10), None);
         assert_eq!(mailbox.state.lock().queue.capacity(), 0);
     }
 
@@ -584,7 +584,9 @@ mod tests {
                             Poll::Pending => {}
                         }
                     }
-                    Step::Tick => drop(mailbox.tick(3)),
+                    Step::Tick => {
+                        mailbox.tick(3);
+                    }
                 }
                 let ledger = mailbox.ledger();
                 prop_assert!(ledger.balances(), "{ledger:?}");

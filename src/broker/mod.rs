@@ -251,22 +251,24 @@ impl Broker {
 
     /// One step of the stall clock: ends each subscription whose reader took nothing at `ticks_max`
     /// ticks in a row while messages waited, and lets go of what is left of subscribers that are
-    /// gone. Returns how many were ended. Call it at even intervals.
+    /// gone. Returns how many had stalled. Call it at even intervals.
     pub fn tick(&self, ticks_max: u32) -> usize {
         let shared = &*self.shared;
-        let over: Vec<u64> = {
+        let over: Vec<(u64, EndReason)> = {
             let registry = shared.registry.read();
-            let over = registry.subscribers().filter(|s| s.mailbox.tick(ticks_max));
-            over.map(|subscriber| subscriber.id).collect()
+            let live = registry.subscribers();
+            live.filter_map(|s| Some((s.id, s.mailbox.tick(ticks_max)?)))
+                .collect()
         };
-        for id in &over {
+        for (id, _) in &over {
             shared.unsubscribe(*id);
         }
         let version = shared.version.load(Ordering::Acquire);
         if shared.swept_version.swap(version, Ordering::Relaxed) != version {
             shared.topics.drop_stale_routes(version);
         }
-        over.len()
+        let stalled = |reason: &EndReason| *reason == EndReason::Stalled;
+        over.iter().filter(|(_, reason)| stalled(reason)).count()
     }
 
     /// Forgets each topic without a subscriber of its own that was not used since the call before:

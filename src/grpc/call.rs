@@ -1,0 +1,234 @@
+//! One unary request in, one unary answer out, in gRPC's framing.
+//!
+//! A request is read with its limit known before its first byte is kept: what is too large is refused
+//! by the length that it announces. What a message keeps of it is copied out of the connection's read
+//! buffer, so that a small message in a mailbox never holds a large buffer in memory.
+
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use prost::Message;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use crate::wire::frame::{PREFIX_BYTES, put_prefix};
+
+pub(super) const CONTENT_TYPE_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Why a request could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("request is not a valid message: {0}")]
+    Malformed(#[source] prost::DecodeError),
+    #[error("request has {found}: send exactly one message")]
+    NotOneMessage { found: &'static str },
+    #[error("request of {bytes} bytes exceeds the limit of {max}")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("request is compressed: the broker takes `identity` only")]
+    Compressed,
+    #[error("grpc-timeout `{value}` is not valid: use up to 8 digits and one of H, M, S, m, u, n")]
+    MalformedTimeout { value: String },
+    #[error("the caller's deadline passed before the request had arrived")]
+    DeadlineExceeded,
+    #[error("request did not arrive within {} s", .after.as_secs_f64())]
+    TimedOut { after: Duration },
+    #[error("request broke off: {0}")]
+    BrokenOff(#[source] axum::Error),
+}
+
+/// Reads the request's one message, within its limit, the caller's deadline and our own patience.
+pub(super) async fn read_request<M: Message + Default>(
+    body: Body,
+    bytes_max: usize,
+    deadline: Deadline,
+    patience: Duration,
+) -> Result<M, CallError> {
+    let timeout = Instant::now() + patience;
+    let until = deadline.at().map_or(timeout, |at| at.min(timeout));
+    let message = match tokio::time::timeout_at(until, read_message(body, bytes_max)).await {
+        Ok(read) => read?,
+        Err(_) if until < timeout => return Err(CallError::DeadlineExceeded),
+        Err(_) => return Err(CallError::TimedOut { after: patience }),
+    };
+    M::decode(message).map_err(CallError::Malformed)
+}
+
+async fn read_message(body: Body, bytes_max: usize) -> Result<Bytes, CallError> {
+    let mut body = pin!(body);
+    let mut received = BytesMut::new();
+    let mut announced = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(CallError::BrokenOff)?.into_data() else {
+            continue;
+        };
+        received.extend_from_slice(&data);
+        if announced.is_none() && received.len() >= PREFIX_BYTES {
+            announced = Some(announced_bytes(&mut received, bytes_max)?);
+        }
+        if announced.is_some_and(|bytes| received.len() > bytes) {
+            return Err(CallError::NotOneMessage {
+                found: "more than one message",
+            });
+        }
+    }
+    match announced {
+        Some(bytes) if received.len() == bytes => Ok(received.freeze()),
+        Some(_) => Err(CallError::NotOneMessage {
+            found: "a part of a message",
+        }),
+        None => Err(CallError::NotOneMessage {
+            found: "no message",
+        }),
+    }
+}
+
+/// Takes gRPC's prefix off and returns the length that it announces.
+fn announced_bytes(received: &mut BytesMut, max: usize) -> Result<usize, CallError> {
+    let compressed = received.get_u8() != 0;
+    let bytes = received.get_u32() as usize;
+    if compressed {
+        return Err(CallError::Compressed);
+    }
+    if bytes > max {
+        return Err(CallError::TooLarge { bytes, max });
+    }
+    Ok(bytes)
+}
+
+/// A successful answer: one message, and the status in trailers.
+pub(super) fn answer(message: &impl Message) -> Response<Body> {
+    let bytes = message.encoded_len();
+    let mut data = BytesMut::with_capacity(PREFIX_BYTES + bytes);
+    put_prefix(&mut data, bytes);
+    message
+        .encode(&mut data)
+        .expect("the buffer grows to the message's length");
+    let mut response = Response::new(Body::new(Answer {
+        data: Some(data.freeze()),
+        done: false,
+    }));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, CONTENT_TYPE_GRPC);
+    response
+}
+
+#[derive(Debug)]
+struct Answer {
+    data: Option<Bytes>,
+    done: bool,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if std::mem::replace(&mut self.done, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pb;
+
+    const MAX: usize = 100;
+
+    async fn read(chunks: Vec<&[u8]>) -> Result<pb::PublishRequest, String> {
+        let chunks: Vec<_> = chunks
+            .into_iter()
+            .map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk)))
+            .collect();
+        let body = Body::from_stream(tokio_stream::iter(chunks));
+        let patience = Duration::from_secs(30);
+        read_request(body, MAX, Deadline::default(), patience)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn check(read: Result<pb::PublishRequest, String>, expected: Result<&str, &str>) {
+        let topic = read.as_ref().map(|request| request.topic.as_str());
+        assert_eq!(topic.map_err(String::as_str), expected);
+    }
+
+    /// `topic = "t"`, framed.
+    const FRAME: [u8; 8] = [0, 0, 0, 0, 3, 0x0a, 1, b't'];
+
+    #[tokio::test]
+    async fn a_request_may_come_in_any_pieces() {
+        check(read(vec![&FRAME]).await, Ok("t"));
+        check(read(FRAME.chunks(1).collect()).await, Ok("t"));
+        check(read(vec![&FRAME[..5], &FRAME[5..]]).await, Ok("t"));
+    }
+
+    #[tokio::test]
+    async fn exactly_one_message_is_wanted() {
+        let expect = |found| Err(found);
+        check(
+            read(vec![]).await,
+            expect("request has no message: send exactly one message"),
+        );
+        check(
+            read(vec![&FRAME[..7]]).await,
+            expect("request has a part of a message: send exactly one message"),
+        );
+        check(
+            read(vec![&FRAME, &FRAME]).await,
+            expect("request has more than one message: send exactly one message"),
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_refused_by_the_length_it_announces() {
+        check(
+            read(vec![&[0, 0, 1, 0, 0]]).await,
+            Err("request of 65536 bytes exceeds the limit of 100"),
+        );
+        check(
+            read(vec![&[1, 0, 0, 0, 3]]).await,
+            Err("request is compressed: the broker takes `identity` only"),
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_arrives_is_given_up() {
+        let never = || Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
+        let patience = Duration::from_secs(30);
+        let read = read_request::<pb::PublishRequest>(never(), MAX, Deadline::default(), patience);
+        assert_eq!(
+            read.await.unwrap_err().to_string(),
+            "request did not arrive within 30 s"
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", HeaderValue::from_static("100m"));
+        let deadline = Deadline::of(&headers).unwrap();
+        let read = read_request::<pb::PublishRequest>(never(), MAX, deadline, patience);
+        assert!(matches!(read.await, Err(CallError::DeadlineExceeded)));
+    }
+}

@@ -1,0 +1,197 @@
+//! The one map from what can go wrong to what a caller is told: an exact gRPC status, a message that
+//! says limit and value, and `google.rpc` details where they help.
+
+use std::time::Duration;
+
+use axum::{body::Body, response::IntoResponse};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::call::CallError;
+use crate::{
+    broker::{EndReason, Ended, PublishError, SubscribeError},
+    metrics::Limit,
+    wire::{InvalidField, metadata},
+};
+
+/// When a caller should come back to a broker that shuts down: about the time of a restart.
+const RETRY_AFTER_DRAIN: Duration = Duration::from_secs(1);
+
+/// Anything that a call can be refused for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    #[error("{max} subscriptions are live on this connection, which is the limit")]
+    TooManyOnConnection { max: usize },
+    #[error(
+        "heartbeat interval of {} s is outside {} to {} s",
+        .interval.as_secs_f64(), .min.as_secs_f64(), .max.as_secs_f64()
+    )]
+    Heartbeat {
+        interval: Duration,
+        min: Duration,
+        max: Duration,
+    },
+}
+
+impl Refusal {
+    /// The limit that was hit, if one was.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Call(error) => match error {
+                CallError::TooLarge { .. } => Some(Limit::RequestBytes),
+                CallError::TimedOut { .. } => Some(Limit::RequestTimeout),
+                CallError::Malformed(_)
+                | CallError::NotOneMessage { .. }
+                | CallError::Compressed
+                | CallError::MalformedTimeout { .. }
+                | CallError::DeadlineExceeded
+                | CallError::BrokenOff(_) => None,
+            },
+            Self::Publish(error) => Some(match error {
+                PublishError::PayloadTooLarge { .. } => Limit::PayloadBytes,
+                PublishError::TooManyAttributes { .. } => Limit::Attributes,
+                PublishError::AttributesTooLarge { .. } => Limit::AttributesBytes,
+            }),
+            Self::Subscribe(error) => match error {
+                SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
+                SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
+                SubscribeError::Draining => None,
+            },
+            Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
+            Self::Field(_) | Self::Heartbeat { .. } => None,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Call(error) => match error {
+                CallError::Malformed(_)
+                | CallError::NotOneMessage { .. }
+                | CallError::MalformedTimeout { .. } => Code::InvalidArgument,
+                CallError::TooLarge { .. } => Code::ResourceExhausted,
+                CallError::Compressed => Code::Unimplemented,
+                CallError::DeadlineExceeded | CallError::TimedOut { .. } => Code::DeadlineExceeded,
+                CallError::BrokenOff(_) => Code::Cancelled,
+            },
+            Self::Field(_) | Self::Heartbeat { .. } => Code::InvalidArgument,
+            Self::Publish(error) => match error {
+                PublishError::PayloadTooLarge { .. }
+                | PublishError::TooManyAttributes { .. }
+                | PublishError::AttributesTooLarge { .. } => Code::ResourceExhausted,
+            },
+            Self::Subscribe(error) => match error {
+                SubscribeError::TooManyTags { .. }
+                | SubscribeError::TooManySubscriptions { .. } => Code::ResourceExhausted,
+                SubscribeError::Draining => Code::Unavailable,
+            },
+            Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
+        }
+    }
+
+    fn details(&self) -> Option<ErrorDetails> {
+        match self {
+            Self::Field(invalid) => Some(ErrorDetails::with_bad_request_violation(
+                invalid.field,
+                &invalid.reason,
+            )),
+            Self::Heartbeat { .. } => Some(ErrorDetails::with_bad_request_violation(
+                "heartbeat_interval",
+                self.to_string(),
+            )),
+            Self::Subscribe(SubscribeError::Draining) => {
+                Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER_DRAIN)))
+            }
+            Self::Call(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::TooManyOnConnection { .. } => None,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal.details() {
+            Some(details) => Self::with_error_details(refusal.code(), message, details),
+            None => Self::new(refusal.code(), message),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        Status::from(self).into_http()
+    }
+}
+
+/// What the trailers say when the broker has ended a subscription.
+pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
+    let status = match ended.reason {
+        EndReason::Overflow => Status::resource_exhausted(
+            "the mailbox overflowed and its policy is to disconnect: read faster, or ask for \
+             another policy or a larger mailbox",
+        ),
+        EndReason::Stalled => Status::resource_exhausted(
+            "the reader stalled: it took no message for too long while messages waited",
+        ),
+        EndReason::Draining => draining(),
+        EndReason::Unsubscribed => Status::cancelled("the subscription was cancelled"),
+    };
+    let mut trailers = trailers(&status);
+    if ended.missed > 0 {
+        trailers.insert(metadata::MISSED, HeaderValue::from(ended.missed));
+    }
+    trailers
+}
+
+/// What the trailers say when the caller's own deadline ends a stream.
+pub(super) fn deadline_trailers() -> HeaderMap {
+    trailers(&Status::deadline_exceeded(
+        "the caller's deadline ended the subscription",
+    ))
+}
+
+/// What the trailers of a stream without an end of its own say on drain.
+pub(super) fn drained_trailers() -> HeaderMap {
+    trailers(&draining())
+}
+
+fn draining() -> Status {
+    Status::with_error_details(
+        Code::Unavailable,
+        "the broker is shutting down",
+        ErrorDetails::with_retry_info(Some(RETRY_AFTER_DRAIN)),
+    )
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    status
+        .add_header(&mut trailers)
+        .expect("our messages are valid header values");
+    trailers
+}
+
+/// What a plain HTTP answer means to a gRPC caller.
+pub(super) fn from_http(answer: StatusCode, path: &str) -> Status {
+    match answer {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            Status::unimplemented(format!("the broker has no method {path}"))
+        }
+        StatusCode::REQUEST_TIMEOUT => {
+            Status::deadline_exceeded("the request took longer than the broker allows")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => draining(),
+        _ => Status::internal(format!("the broker failed with HTTP status {answer}")),
+    }
+}

@@ -1,0 +1,245 @@
+//! `Subscribe`: a mailbox becomes a stream.
+//!
+//! The stream takes what waits in the mailbox in one go and passes it on as few large chunks. A loss
+//! is told before the messages that still wait, and the end of the subscription in the trailers.
+//! When the response's headers are out, the subscription is live. Dropping the stream, for whatever
+//! reason, unsubscribes.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Request, State},
+    response::IntoResponse,
+};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Frame;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    PubSub,
+    call::{CONTENT_TYPE_GRPC, read_request},
+    deadline::Deadline,
+    lifeline,
+    slots::{Slot, SubscriptionSlots},
+    status::{Refusal, deadline_trailers, ended_trailers},
+    translate::is_grpc,
+};
+use crate::{
+    broker::{BatchLimit, Subscription},
+    message::Delivery,
+    wire::{
+        Subscribe,
+        frame::{Form, put_delivery, put_heartbeat, put_missed},
+        metadata,
+        pb::SubscribeRequest,
+    },
+};
+
+/// One chunk: about two of HTTP/2's default frames, and what may wait for a stalled reader outside its
+/// mailbox.
+const BATCH: BatchLimit = BatchLimit {
+    messages: 256,
+    bytes: 32 * 1024,
+};
+
+pub(super) async fn subscribe(
+    State(service): State<Arc<PubSub>>,
+    Extension(slots): Extension<SubscriptionSlots>,
+    request: Request,
+    form: Form,
+) -> Response<Body> {
+    if !is_grpc(request.headers()) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    match open_stream(&service, &slots, request, form).await {
+        Ok(stream) => stream.into_response(),
+        Err(refusal) => {
+            if let Some(limit) = refusal.limit() {
+                service.metrics.reject(limit);
+            }
+            refusal.into_response()
+        }
+    }
+}
+
+async fn open_stream(
+    service: &PubSub,
+    slots: &SubscriptionSlots,
+    request: Request,
+    form: Form,
+) -> Result<DeliveryStream, Refusal> {
+    let deadline = Deadline::of(request.headers())?;
+    let request: SubscribeRequest = read_request(
+        request.into_body(),
+        service.request_bytes_max(),
+        deadline,
+        service.request_timeout,
+    )
+    .await?;
+    let request = Subscribe::try_from(request)?;
+    if let Some(interval) = request.heartbeat_interval
+        && !service.heartbeat_interval.contains(&interval)
+    {
+        return Err(Refusal::Heartbeat {
+            interval,
+            min: *service.heartbeat_interval.start(),
+            max: *service.heartbeat_interval.end(),
+        });
+    }
+    let slot = slots
+        .acquire()
+        .ok_or_else(|| Refusal::TooManyOnConnection { max: slots.max() })?;
+    let subscription = service.broker.subscribe(request.options)?;
+    lifeline::watch(subscription.ended());
+    let form = match form {
+        Form::Full if request.text => Form::Text,
+        form => form,
+    };
+    Ok(DeliveryStream {
+        // The reference's clients know no heartbeat.
+        heartbeat: (form != Form::PayloadOnly)
+            .then_some(request.heartbeat_interval)
+            .flatten()
+            .map(Heartbeat::new),
+        deadline: deadline
+            .at()
+            .map(|at| Box::pin(tokio::time::sleep_until(at))),
+        subscription: Some(subscription),
+        form,
+        batch: Vec::new(),
+        chunks: VecDeque::new(),
+        _slot: slot,
+    })
+}
+
+/// The response body of a subscription.
+struct DeliveryStream {
+    /// `None` once the trailers are out.
+    subscription: Option<Subscription>,
+    form: Form,
+    heartbeat: Option<Heartbeat>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    batch: Vec<Arc<Delivery>>,
+    /// Encoded and not yet passed on: one batch at most.
+    chunks: VecDeque<Bytes>,
+    _slot: Slot,
+}
+
+impl IntoResponse for DeliveryStream {
+    fn into_response(self) -> Response<Body> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, CONTENT_TYPE_GRPC);
+        if let Some(subscription) = &self.subscription {
+            let size = subscription.mailbox_size();
+            headers.insert(metadata::MAILBOX_CAPACITY, HeaderValue::from(size.messages));
+            headers.insert(metadata::MAILBOX_BYTES, HeaderValue::from(size.bytes));
+            if let Some(start) = subscription.start() {
+                headers.insert(metadata::EPOCH, HeaderValue::from(start.epoch.0));
+                headers.insert(metadata::HEAD_SEQUENCE, HeaderValue::from(start.head.0));
+            }
+        }
+        let mut response = Response::new(Body::new(self));
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+impl DeliveryStream {
+    fn end(&mut self, trailers: HeaderMap) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.subscription = None;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    /// Encodes the batch, with what was missed before it, to chunks.
+    fn encode_batch(&mut self, mut missed: u64) {
+        let mut chunk = BytesMut::new();
+        if self.batch.is_empty() && missed > 0 && self.form != Form::PayloadOnly {
+            put_missed(&mut chunk, missed);
+        }
+        for delivery in self.batch.drain(..) {
+            let missed = std::mem::take(&mut missed);
+            if let Some(payload) = put_delivery(&mut chunk, &delivery, missed, self.form) {
+                self.chunks.push_back(chunk.split().freeze());
+                self.chunks.push_back(payload);
+            }
+        }
+        if !chunk.is_empty() {
+            self.chunks.push_back(chunk.freeze());
+        }
+    }
+}
+
+impl http_body::Body for DeliveryStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(chunk) = this.chunks.pop_front() {
+                if let Some(heartbeat) = &mut this.heartbeat {
+                    heartbeat.restart();
+                }
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            let Some(subscription) = &mut this.subscription else {
+                return Poll::Ready(None);
+            };
+            if let Some(deadline) = &mut this.deadline
+                && deadline.as_mut().poll(cx).is_ready()
+            {
+                return this.end(deadline_trailers());
+            }
+            match subscription.poll_take(cx, BATCH, &mut this.batch) {
+                Poll::Ready(Ok(missed)) => this.encode_batch(missed),
+                Poll::Ready(Err(ended)) => return this.end(ended_trailers(ended)),
+                Poll::Pending => {
+                    let Some(heartbeat) = &mut this.heartbeat else {
+                        return Poll::Pending;
+                    };
+                    std::task::ready!(heartbeat.sleep.as_mut().poll(cx));
+                    let mut chunk = BytesMut::new();
+                    put_heartbeat(&mut chunk);
+                    this.chunks.push_back(chunk.freeze());
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.subscription.is_none() && self.chunks.is_empty()
+    }
+}
+
+/// Runs out after a time of silence.
+struct Heartbeat {
+    interval: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Heartbeat {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            sleep: Box::pin(tokio::time::sleep(interval)),
+        }
+    }
+
+    fn restart(&mut self) {
+        self.sleep.as_mut().reset(Instant::now() + self.interval);
+    }
+}

@@ -1,0 +1,116 @@
+//! Takes connections in, up to the limit, and keeps calm when the system cannot give more.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use super::connection::{self, Context};
+use crate::metrics::Limit;
+
+/// How long to wait after a failed accept: out of file descriptors, the next one fails as well, and
+/// trying at once would be a busy loop.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
+/// A warning for the same trouble at most this often.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Accepts for ever.
+pub(super) async fn accept(
+    listener: &TcpListener,
+    context: &Arc<Context>,
+    connections: &TaskTracker,
+) {
+    let mut refused = Warning::default();
+    let mut failed = Warning::default();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) if concerns_one_peer(&error) => continue,
+            Err(error) => {
+                failed.warn(|count| tracing::warn!(%error, count, "cannot accept connections"));
+                tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        let max = context.config.connections_max;
+        if connections.len() >= max {
+            context.metrics.reject(Limit::Connections);
+            refused.warn(|count| {
+                tracing::warn!(max, count, "refused connections above the limit");
+            });
+            continue;
+        }
+        admit(stream, context, connections);
+    }
+}
+
+fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker) {
+    // Small frames go out at once; a connection that cannot do that works all the same.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    context.metrics.connections_accepted.inc();
+    context.metrics.connections.inc();
+    let open = OpenConnection(Arc::clone(context));
+    connections.spawn(async move {
+        connection::serve(stream, Arc::clone(&open.0)).await;
+        drop(open);
+    });
+}
+
+/// Counts a connection as open until it is dropped, also when its task panics.
+struct OpenConnection(Arc<Context>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+    }
+}
+
+fn concerns_one_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Says the same thing at most every [`WARNING_INTERVAL`], with how often it happened since.
+#[derive(Debug, Default)]
+struct Warning {
+    last: Option<Instant>,
+    count: u64,
+}
+
+impl Warning {
+    fn warn(&mut self, log: impl FnOnce(u64)) {
+        self.count += 1;
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now - last >= WARNING_INTERVAL) {
+            log(self.count);
+            self.last = Some(now);
+            self.count = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warning_is_repeated_rarely_and_counts_in_between() {
+        let mut warning = Warning::default();
+        let mut said = Vec::new();
+        for _ in 0..100 {
+            warning.warn(|count| said.push(count));
+        }
+        tokio::time::advance(WARNING_INTERVAL).await;
+        warning.warn(|count| said.push(count));
+        assert_eq!(said, [1, 100]);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the front door needs to know, each limit with its default and the reason for it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+/// The reference's address: its clients, compiled years ago, find the broker where they expect it.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
+/// What one process serves comfortably, and within the usual limit on file descriptors once raised.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Many subscriptions share a connection cheaply; more than this want a second one.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 256;
+/// Room for other calls beside as many subscriptions as a connection may hold, so that the limit on
+/// subscriptions is answered with a status and not with silence.
+pub const OTHER_STREAMS_PER_CONNECTION: usize = 64;
+/// A client that has connected has something to say; a round trip around the world takes 0.3 s.
+pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
+/// Together with the timeout, a peer that is gone is noticed within 30 s, and middleboxes that forget
+/// silent connections after a minute are kept awake.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a ping may go unanswered.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a stream costs memory for nothing; clients reconnect by themselves.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// A 1 MiB payload at 35 kB/s.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than a garbage collection, shorter than an operator's patience.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Below the 30 s that Kubernetes gives between SIGTERM and SIGKILL.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// No wait between "not ready" and the drain: there is a load balancer only where one is set up.
+pub const DRAIN_DELAY: Duration = Duration::ZERO;
+/// The shortest heartbeat: below it, heartbeats are traffic. The longest: above it, middleboxes have
+/// forgotten the connection.
+pub const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_secs(5)..=Duration::from_secs(60);
+/// A subscriber that comes back within this can tell from epoch and sequence what it missed.
+pub const TOPIC_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// Request headers together; gRPC metadata is commonly held to 8 KiB.
+pub(super) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// What HTTP/2 buffers for one stream whose reader is slow, beside its mailbox.
+pub(super) const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// Streams that a peer may make us reset before the connection is closed (RUSTSEC-2024-0003).
+pub(super) const ERROR_RESETS_MAX: usize = 1_024;
+/// What a peer may send on one stream before it is read: HTTP/2's own default.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// What a peer may send on all streams of a connection before it is read.
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// The stall clock's steps: a stalled reader is ended within its timeout and one step.
+pub(super) const STALL_TICKS: u32 = 10;
+
+/// What the front door needs to know.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The most open connections; further ones are closed at once.
+    pub connections_max: usize,
+    /// The most subscriptions on one connection.
+    pub subscriptions_per_connection_max: usize,
+    /// How long a new connection may take to say which protocol it speaks, and HTTP/1.1 to send its
+    /// headers.
+    pub first_bytes_timeout: Duration,
+    /// How often a silent connection is pinged.
+    pub keepalive_interval: Duration,
+    /// How long a ping may go unanswered before the connection is closed.
+    pub keepalive_timeout: Duration,
+    /// How long a connection may be without a stream; it is closed within twice this.
+    pub idle_timeout: Duration,
+    /// How long a request may take to arrive.
+    pub request_timeout: Duration,
+    /// How long a reader may take nothing while messages wait.
+    pub stall_timeout: Duration,
+    /// How long streams and calls have to end on shutdown.
+    pub drain_timeout: Duration,
+    /// How long the broker is not ready, but serves, before it drains: for load balancers to notice.
+    pub drain_delay: Duration,
+    /// The heartbeat intervals that a subscriber may ask for.
+    pub heartbeat_interval: RangeInclusive<Duration>,
+    /// How long an unused topic is remembered at least; it is forgotten within twice this.
+    pub topic_idle_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: LISTEN,
+            connections_max: CONNECTIONS_MAX,
+            subscriptions_per_connection_max: SUBSCRIPTIONS_PER_CONNECTION_MAX,
+            first_bytes_timeout: FIRST_BYTES_TIMEOUT,
+            keepalive_interval: KEEPALIVE_INTERVAL,
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            request_timeout: REQUEST_TIMEOUT,
+            stall_timeout: STALL_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+            drain_delay: DRAIN_DELAY,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+            topic_idle_timeout: TOPIC_IDLE_TIMEOUT,
+        }
+    }
+}

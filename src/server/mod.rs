@@ -1,0 +1,174 @@
+//! The front door: accepts connections, serves them, and brings everything to an orderly end.
+//!
+//! One port carries gRPC and HTTP/1.1. Every connection, stream, wait and buffer has a limit in
+//! [`ServerConfig`]. When [`Server::run`] returns, no connection is left.
+
+mod accept;
+mod config;
+mod connection;
+mod routes;
+mod sniff;
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::config::*;
+use self::connection::Context;
+use crate::{
+    broker::Broker,
+    grpc::Readiness,
+    metrics::{Limit, Metrics},
+};
+
+/// A broker's front door, bound and not yet serving.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    broker: Broker,
+    config: ServerConfig,
+    extra: Router,
+}
+
+/// Why the address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// What the operating system said.
+    pub source: io::Error,
+}
+
+impl Server {
+    /// Listens on the configured address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The address is taken, not this machine's, or not allowed.
+    pub async fn bind(config: ServerConfig, broker: Broker) -> Result<Self, BindError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| BindError { address, source })?;
+        Ok(Self {
+            listener,
+            broker,
+            config,
+            extra: Router::new(),
+        })
+    }
+
+    /// Serves these routes too, behind the same limits and layers. For programs that embed the broker;
+    /// `tonic::service::Routes` become one by `into_axum_router`.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.extra = self.extra.merge(routes);
+        self
+    }
+
+    /// The address in use.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves, then drains: not ready first, then streams end with
+    /// UNAVAILABLE and calls in flight finish, and what is left after the drain timeout is dropped.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self {
+            listener,
+            broker,
+            config,
+            extra,
+        } = self;
+        let readiness = Readiness::new().await;
+        let metrics = Arc::new(Metrics::new(broker.clone()));
+        let (drain, close) = (CancellationToken::new(), CancellationToken::new());
+        let router = routes::router(
+            broker.clone(),
+            &config,
+            readiness.clone(),
+            Arc::clone(&metrics),
+            drain.clone(),
+            extra,
+        );
+        let context = Arc::new(Context {
+            router,
+            metrics,
+            drain,
+            close,
+            config,
+        });
+        let connections = TaskTracker::new();
+        let serving = async {
+            tokio::select! {
+                () = accept::accept(&listener, &context, &connections) => {}
+                () = keep_time(&broker, &context) => {}
+            }
+        };
+        let begin_drain = async {
+            shutdown.await;
+            readiness.set_not_ready().await;
+            tracing::info!("not ready");
+            tokio::time::sleep(context.config.drain_delay).await;
+        };
+        tokio::select! {
+            () = serving => unreachable!("the accept loop and the clock do not end"),
+            () = begin_drain => {}
+        }
+        drop(listener);
+        finish(&broker, &context, &connections).await;
+    }
+}
+
+/// Ends streams with a status, waits for what is in flight, and drops what is left in the end.
+async fn finish(broker: &Broker, context: &Context, connections: &TaskTracker) {
+    let timeout = context.config.drain_timeout;
+    tracing::info!(
+        connections = connections.len(),
+        timeout_s = timeout.as_secs_f64(),
+        "draining"
+    );
+    broker.drain();
+    context.drain.cancel();
+    connections.close();
+    if tokio::time::timeout(timeout, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "dropping connections that did not finish in time"
+        );
+        context.close.cancel();
+        connections.wait().await;
+    }
+    tracing::info!("drained");
+}
+
+/// Gives the broker its clock: the steps by which stalled readers end and idle topics are forgotten.
+async fn keep_time(broker: &Broker, context: &Context) {
+    let every = |period: Duration| {
+        let mut interval = tokio::time::interval(period.max(Duration::from_millis(1)));
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval
+    };
+    let mut stall = every(context.config.stall_timeout / STALL_TICKS);
+    let mut age = every(context.config.topic_idle_timeout);
+    loop {
+        tokio::select! {
+            _ = stall.tick() => {
+                let ended = broker.tick(STALL_TICKS);
+                if ended > 0 {
+                    context.metrics.reject_many(Limit::Stalled, ended as u64);
+                    tracing::warn!(subscriptions = ended, "ended subscriptions that stalled");
+                }
+            }
+            _ = age.tick() => broker.age_topics(),
+        }
+    }
+}

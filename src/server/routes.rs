@@ -1,0 +1,75 @@
+//! All that is served on the one port, and the layers around it.
+
+use std::{any::Any, sync::Arc};
+
+use axum::{Router, body::Body, extract::Request, middleware};
+use http::{Response, StatusCode};
+use tokio_util::sync::CancellationToken;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    timeout::TimeoutLayer,
+    trace::{DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer},
+};
+use tracing::{Level, Span};
+
+use super::config::ServerConfig;
+use crate::{
+    broker::Broker,
+    grpc::{self, PubSub, Readiness},
+    http as plain_http,
+    metrics::Metrics,
+};
+
+/// gRPC, plain HTTP and what an embedding program adds. From the outside in: a span for the request,
+/// gRPC answers to gRPC callers, panics answered and logged.
+pub(super) fn router(
+    broker: Broker,
+    config: &ServerConfig,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    drain: CancellationToken,
+    extra: Router,
+) -> Router {
+    let pubsub = Arc::new(PubSub {
+        broker,
+        metrics: Arc::clone(&metrics),
+        request_timeout: config.request_timeout,
+        heartbeat_interval: config.heartbeat_interval.clone(),
+    });
+    // Streams last as long as they like; only plain HTTP has a time to finish in.
+    let http_timeout =
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, config.request_timeout);
+    let companions = grpc::companion_routes(&readiness, drain);
+    let http = plain_http::routes(readiness, metrics).layer(http_timeout);
+    let trace = TraceLayer::new_for_grpc()
+        .make_span_with(request_span)
+        .on_request(DefaultOnRequest::new().level(Level::TRACE))
+        .on_response(DefaultOnResponse::new().level(Level::DEBUG))
+        .on_failure(DefaultOnFailure::new().level(Level::DEBUG));
+    Router::new()
+        .merge(http)
+        .merge(companions.reset_fallback())
+        .merge(extra)
+        .merge(grpc::pubsub_routes(pubsub))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn(grpc::answer_in_grpc))
+        .layer(trace)
+}
+
+fn request_span(request: &Request) -> Span {
+    let (method, path) = (request.method(), request.uri().path());
+    tracing::debug_span!("request", %method, path)
+}
+
+fn answer_panic(panic: Box<dyn Any + Send>) -> Response<Body> {
+    let panic = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message");
+    tracing::error!(panic, "a handler panicked: this is a defect in the broker");
+    let mut response = Response::new(Body::from("internal error\n"));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}

@@ -1,0 +1,8 @@
+//! The broker as its users meet it: a real server on a free port, spoken to through real clients.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where, and fail"
+)]
+
+mod pubsub;
+mod support;
