@@ -7,6 +7,7 @@
 //! to `topic` and `message`. The domain, [`broker`], knows no gRPC, HTTP, command line, clock or task.
 
 pub mod broker;
+pub mod client;
 mod grpc;
 mod http;
 pub mod message;

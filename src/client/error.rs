@@ -1,0 +1,292 @@
+//! What can go wrong, per operation; [`CallError`] is what can befall any call.
+//!
+//! Each error says whose fault it is, and whether a retry helps. Where the broker answered, the
+//! variant keeps its `status` with all details; where the connection failed, the innermost cause is
+//! the error's source.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+pub use super::status::TransportError;
+use super::{convert::Malformed, status::said, url::UrlError};
+
+/// Why there is no connection to a broker.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is none; the caller must change it.
+    #[error(transparent)]
+    InvalidUrl(#[from] UrlError),
+    /// Nothing accepts connections there. Is the broker running?
+    #[error("no broker answers at {url}")]
+    Unreachable {
+        /// The address tried.
+        url: String,
+        /// What the operating system says.
+        source: TransportError,
+    },
+    /// Something accepts connections there and then breaks them: a server of another kind, a broker
+    /// that wants TLS, or a proxy without a broker behind it.
+    #[error("the connection to {url} broke before a broker answered")]
+    Broken {
+        /// The address tried.
+        url: String,
+        /// How it broke.
+        source: TransportError,
+    },
+    /// Nothing was heard at all: a firewall, or a server of another kind.
+    #[error("nothing was heard from {url} within {timeout:?}")]
+    Silent {
+        /// The address tried.
+        url: String,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+}
+
+impl ConnectError {
+    /// Whether a later attempt can succeed without a change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::InvalidUrl(_))
+    }
+}
+
+/// What can befall any call, whatever it asks for.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no connection, so that the broker has not seen the call. A retry helps once it is
+    /// back.
+    #[error("no broker answers at {url}")]
+    Unreachable {
+        /// The address tried.
+        url: String,
+        /// What the operating system says.
+        source: TransportError,
+    },
+    /// The connection broke under the call; the broker may have carried it out. A retry helps.
+    #[error("the connection to the broker was lost")]
+    ConnectionLost {
+        /// How it broke.
+        source: TransportError,
+    },
+    /// There was no answer in time; the broker may have carried out the call. A retry helps.
+    #[error("the broker did not answer within {timeout:?}")]
+    DeadlineExceeded {
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+    /// The broker is shutting down, or a proxy cannot reach it. A retry helps.
+    #[error("the broker is unavailable: {}", said(.status))]
+    Unavailable {
+        /// After how long the broker wants to be asked again.
+        retry_after: Option<Duration>,
+        /// The answer.
+        status: Status,
+    },
+    /// The caller did not say who it is, or not so that the broker believes it.
+    #[error("the broker wants to know who calls: {}", said(.status))]
+    Unauthenticated {
+        /// The answer.
+        status: Status,
+    },
+    /// The caller may not do this.
+    #[error("the broker does not allow this: {}", said(.status))]
+    PermissionDenied {
+        /// The answer.
+        status: Status,
+    },
+    /// What answers is no broker, or one too old for this.
+    #[error("the broker cannot do this: {}", said(.status))]
+    Unimplemented {
+        /// The answer.
+        status: Status,
+    },
+    /// An answer that the contract does not foresee: a defect of the broker, or of something between.
+    #[error("the broker failed: {} ({:?})", said(.status), .status.code())]
+    Unexpected {
+        /// The answer.
+        status: Status,
+    },
+}
+
+impl CallError {
+    /// Whether the same call can succeed later without a change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::ConnectionLost { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::Unavailable { .. } => true,
+            Self::Unauthenticated { .. }
+            | Self::PermissionDenied { .. }
+            | Self::Unimplemented { .. }
+            | Self::Unexpected { .. } => false,
+        }
+    }
+
+    /// After how long the broker wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Why a message was not published, or is not known to be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The message is malformed; the caller must change it.
+    #[error("the broker does not take the message: {}", said(.status))]
+    Invalid {
+        /// The field at fault, by its name in the proto.
+        field: Option<String>,
+        /// The answer.
+        status: Status,
+    },
+    /// The message passes a limit, such as the payload's. A retry helps only if `retry_after` is set.
+    #[error("the message passes a limit of the broker: {}", said(.status))]
+    LimitExceeded {
+        /// After how long the broker wants to be asked again; `None` if the caller must change the
+        /// message.
+        retry_after: Option<Duration>,
+        /// The answer, with limit and value.
+        status: Status,
+    },
+    /// What can befall any call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl PublishError {
+    /// Whether the same message can be published later. See also
+    /// [`may_be_published`](Self::may_be_published).
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Invalid { .. } => false,
+            Self::LimitExceeded { retry_after, .. } => retry_after.is_some(),
+            Self::Call(error) => error.is_retryable(),
+        }
+    }
+
+    /// Whether the message may have been published nevertheless, so that a retry risks a duplicate.
+    #[must_use]
+    pub fn may_be_published(&self) -> bool {
+        matches!(
+            self,
+            Self::Call(
+                CallError::ConnectionLost { .. }
+                    | CallError::DeadlineExceeded { .. }
+                    | CallError::Unexpected { .. }
+            )
+        )
+    }
+}
+
+/// Why there is no subscription, or no longer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SubscribeError {
+    /// The request is malformed; the caller must change it.
+    #[error("the broker does not take the subscription: {}", said(.status))]
+    Invalid {
+        /// The field at fault, by its name in the proto.
+        field: Option<String>,
+        /// The answer.
+        status: Status,
+    },
+    /// There are too many subscriptions, on this connection or in all, or too many tags. Except for
+    /// tags, a retry helps once others have left.
+    #[error("the subscription passes a limit of the broker: {}", said(.status))]
+    LimitExceeded {
+        /// After how long the broker wants to be asked again.
+        retry_after: Option<Duration>,
+        /// The answer, with limit and value.
+        status: Status,
+    },
+    /// The broker ended the subscription because the application read too slowly: it stalled, or
+    /// overflowed under [`OverflowPolicy::Disconnect`](super::OverflowPolicy::Disconnect). What was
+    /// lost was told before, as [`Event::Missed`](super::Event::Missed). The application may
+    /// subscribe again.
+    #[error("the broker ended the subscription, which was read too slowly: {}", said(.status))]
+    FellBehind {
+        /// The answer.
+        status: Status,
+    },
+    /// Neither a message nor a heartbeat came for so long that the connection counts as dead.
+    #[error("nothing was heard from the broker for {silence:?}")]
+    Silent {
+        /// For how long.
+        silence: Duration,
+    },
+    /// The broker sent what the contract does not allow; the defect is the broker's.
+    #[error("the broker sent a malformed response")]
+    Malformed(#[from] Malformed),
+    /// What can befall any call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl SubscribeError {
+    /// Whether the same subscription can be granted later without a change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::LimitExceeded { .. } | Self::FellBehind { .. } | Self::Silent { .. } => true,
+            Self::Invalid { .. } | Self::Malformed(_) => false,
+            Self::Call(error) => error.is_retryable(),
+        }
+    }
+
+    /// After how long the broker wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LimitExceeded { retry_after, .. } => *retry_after,
+            Self::Call(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// Whether a live subscription comes back from this by itself. Beyond what is retryable, it comes
+    /// back from what a broker or a proxy fails with in passing; but a reader that fell behind is
+    /// told, for it would fall behind again.
+    pub(super) fn is_survivable(&self) -> bool {
+        match self {
+            Self::FellBehind { .. } => false,
+            Self::Call(CallError::Unexpected { status }) => matches!(
+                status.code(),
+                Code::Internal | Code::Unknown | Code::Cancelled | Code::Aborted
+            ),
+            _ => self.is_retryable(),
+        }
+    }
+}
+
+/// Why a broker's health is not known.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HealthError {
+    /// The broker has no service of this name; the caller must change it.
+    #[error("the broker has no service `{service}`")]
+    UnknownService {
+        /// The name asked for.
+        service: String,
+    },
+    /// What can befall any call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl HealthError {
+    /// Whether the same question can be answered later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::UnknownService { .. } => false,
+            Self::Call(error) => error.is_retryable(),
+        }
+    }
+}
