@@ -45,7 +45,8 @@ pub enum EndReason {
 }
 
 /// The end of a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the subscription ended ({reason:?}), {missed} messages missed")]
 pub struct Ended {
     /// Why it ended.
     pub reason: EndReason,

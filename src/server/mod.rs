@@ -34,7 +34,7 @@ pub struct Server {
 
 /// Why the address could not be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}")]
 pub struct BindError {
     /// The address asked for.
     pub address: SocketAddr,

@@ -1,0 +1,131 @@
+//! `broker bench`: a load of known shape against a broker, and what came of it.
+//!
+//! Losses and breaks of order are counted, not assumed. The figure that survives a noisy machine is
+//! the server's processor time per delivery, over the same interval as the deliveries. The load is
+//! bounded: in unanswered calls, in how far subscribers may be behind, and in time.
+
+mod load;
+mod payload;
+mod process;
+mod report;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::{task::JoinSet, time::Instant};
+use tonic::transport::{Channel, Endpoint};
+
+use self::{
+    load::{Load, Received},
+    payload::STAMP_BYTES,
+    process::Usage,
+    report::Report,
+};
+use crate::config::BenchArgs;
+
+/// How long the last messages may take to arrive once nothing more is published.
+const SETTLE: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    // One thread sends what one publisher has in flight in the order in which it was made; several
+    // would reorder it before it reaches the broker.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let format = args.format;
+    let measured = runtime.block_on(measure(args));
+    runtime.shutdown_background();
+    report::print(&measured?, format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
+    let size = args.size.as_u64() as usize;
+    ensure!(
+        size >= STAMP_BYTES,
+        "size of {size} bytes is below {STAMP_BYTES}, which time, publisher and position take"
+    );
+    let endpoint = Endpoint::from_shared(args.connect.server.clone())
+        .context("the server's URL is not valid")?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(16 * 1024 * 1024);
+    let connect = async || -> anyhow::Result<Channel> {
+        let connected = endpoint.connect().await;
+        connected.with_context(|| format!("no broker answers at {}", args.connect.server))
+    };
+    let load = Arc::new(Load::new(&args));
+    let idle = args.server_pid.map(Usage::of).transpose()?;
+
+    let mut subscribers = JoinSet::new();
+    let mut channel = connect().await?;
+    for index in 0..args.subscribers {
+        if index > 0 && index % args.subscriptions_per_connection == 0 {
+            channel = connect().await?;
+        }
+        let stream = load.subscribe(channel.clone(), index).await?;
+        subscribers.spawn(Arc::clone(&load).receive(stream));
+    }
+    let subscribed = args.server_pid.map(Usage::of).transpose()?;
+
+    let mut publishers = JoinSet::new();
+    for index in 0..args.publishers {
+        publishers.spawn(Arc::clone(&load).publish(connect().await?, index, size));
+    }
+    let bar = progress(*args.warmup + *args.duration);
+    watch(&bar, *args.warmup, &load).await;
+    load.start_recording();
+    let (from, cpu_from) = (load.count(), args.server_pid.map(Usage::of).transpose()?);
+    let started = Instant::now();
+    watch(&bar, *args.duration, &load).await;
+    let elapsed = started.elapsed();
+    let (to, cpu_to) = (load.count(), args.server_pid.map(Usage::of).transpose()?);
+    load.stop_publishing();
+    bar.finish_and_clear();
+
+    let mut expected = 0;
+    while let Some(published) = publishers.join_next().await {
+        expected += published.context("a publisher panicked")??;
+    }
+    load.settle(expected, SETTLE).await;
+    load.stop_receiving();
+    let mut received = Received::default();
+    while let Some(one) = subscribers.join_next().await {
+        received.merge(&one.context("a subscriber panicked")??);
+    }
+    let memory = idle.zip(subscribed);
+    Ok(Report {
+        elapsed,
+        published: to.published - from.published,
+        delivered: to.received - from.received,
+        lost: expected.saturating_sub(received.messages),
+        missed_told: received.missed,
+        order_breaks: received.order_breaks,
+        server_cpu: cpu_from.zip(cpu_to).map(|(from, to)| to.cpu - from.cpu),
+        idle_bytes_per_subscriber: memory.map(|(idle, subscribed)| {
+            let bytes = subscribed.rss_bytes.saturating_sub(idle.rss_bytes);
+            bytes / args.subscribers.max(1) as u64
+        }),
+        latency: received.latency,
+    })
+}
+
+/// Shows progress for a time.
+async fn watch(bar: &ProgressBar, time: Duration, load: &Load) {
+    let until = Instant::now() + time;
+    while Instant::now() < until && !load.has_failed() {
+        let step = Duration::from_millis(100).min(until - Instant::now());
+        tokio::time::sleep(step).await;
+        bar.inc(step.as_millis() as u64);
+        bar.set_message(format!("{} delivered", load.count().received));
+    }
+}
+
+/// On stderr, and only for a person: indicatif hides it where stderr is no terminal.
+fn progress(time: Duration) -> ProgressBar {
+    let style = ProgressStyle::with_template("[{elapsed}] {bar:40} {msg}")
+        .expect("the template is constant and valid");
+    ProgressBar::new(time.as_millis() as u64).with_style(style)
+}

@@ -1,0 +1,163 @@
+//! What is refused, in which words, and that a refusal leaves nothing behind.
+
+use super::*;
+use crate::message::Attributes;
+
+fn strict() -> Limits {
+    Limits {
+        payload_bytes_max: 10,
+        attributes_max: 2,
+        attributes_bytes_max: 6,
+        subscriptions_max: 2,
+        tags_max: 1,
+        mailbox_capacity: 3,
+        mailbox_capacity_max: 5,
+        ..Limits::default()
+    }
+}
+
+fn attributes(pairs: &[(&str, &str)]) -> Attributes {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| (name.parse().unwrap(), (*value).to_owned()))
+        .collect()
+}
+
+#[track_caller]
+fn check_publish(payload: &str, pairs: &[(&str, &str)], expected: Result<(), &str>) {
+    let broker = broker_with(strict());
+    let mut reader = subscribe(&broker, "t");
+    let before = broker.snapshot();
+    let mut message = Message::new(topic("t"), payload.to_owned());
+    message.attributes = attributes(pairs);
+    let result = broker.publish(message, SystemTime::UNIX_EPOCH);
+    let text = result.as_ref().map(|_| ()).map_err(ToString::to_string);
+    assert_eq!(text, expected.map_err(str::to_owned));
+    if expected.is_err() {
+        assert_eq!(broker.snapshot(), before, "nothing is left behind");
+        assert!(payloads(&mut reader).is_empty());
+        assert_eq!(publish(&broker, "t", "next").sequence, Sequence(1));
+    }
+}
+
+#[test]
+fn a_message_that_passes_a_limit_is_refused_with_limit_and_value() {
+    check_publish("0123456789", &[("a", "12"), ("b", "12")], Ok(()));
+    check_publish(
+        "0123456789x",
+        &[],
+        Err("payload of 11 bytes exceeds the limit of 10"),
+    );
+    check_publish(
+        "",
+        &[("a", ""), ("b", ""), ("c", "")],
+        Err("3 attributes exceed the limit of 2"),
+    );
+    check_publish(
+        "",
+        &[("a", "123"), ("b", "12")],
+        Err("attributes of 7 bytes exceed the limit of 6"),
+    );
+}
+
+#[test]
+fn a_subscriber_may_ask_for_so_many_tags() {
+    let broker = broker_with(strict());
+    let mut wish = options("t");
+    wish.tags = vec!["a".parse().unwrap(), "b".parse().unwrap()];
+    let error = broker.subscribe(wish.clone()).unwrap_err();
+    assert_eq!(error.to_string(), "2 tags exceed the limit of 1");
+    assert_eq!(broker.snapshot(), Snapshot::default());
+    wish.tags.pop();
+    assert!(broker.subscribe(wish).is_ok());
+}
+
+#[test]
+fn so_many_subscriptions_may_live_at_once() {
+    let broker = broker_with(strict());
+    let _first = subscribe(&broker, "t");
+    let second = subscribe(&broker, ">");
+    for wish in [options("t"), options("u"), in_group("*", "g")] {
+        let error = broker.subscribe(wish).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "2 subscriptions are live, which is the limit"
+        );
+    }
+    let snapshot = broker.snapshot();
+    assert_eq!((snapshot.subscriptions, snapshot.groups), (2, 0));
+    drop(second);
+    assert!(broker.subscribe(options("t")).is_ok());
+}
+
+#[test]
+fn a_refused_subscription_does_not_keep_its_topic() {
+    let broker = broker_with(strict());
+    let _live = [subscribe(&broker, "t"), subscribe(&broker, "t")];
+    assert!(broker.subscribe(options("u")).is_err());
+    broker.age_topics();
+    broker.age_topics();
+    assert_eq!(broker.snapshot().topics, 1);
+}
+
+#[test]
+fn a_broker_that_drains_says_so() {
+    let broker = broker();
+    broker.drain();
+    let error = broker.subscribe(options("t")).unwrap_err();
+    assert_eq!(error.to_string(), "the broker is shutting down");
+}
+
+#[test]
+fn a_mailbox_is_granted_as_asked_within_its_bounds() {
+    let broker = broker_with(strict());
+    for (asked, granted) in [(None, 3), (Some(0), 1), (Some(4), 4), (Some(6), 5)] {
+        let mut wish = options("t");
+        wish.mailbox_capacity = asked;
+        let size = broker.subscribe(wish).unwrap().mailbox_size();
+        assert_eq!(size.messages, granted);
+        assert_eq!(size.bytes, strict().mailbox_bytes);
+    }
+}
+
+#[test]
+fn limits_that_do_not_fit_together_make_no_broker() {
+    let limits = Limits {
+        mailbox_capacity: 6,
+        ..strict()
+    };
+    assert_eq!(
+        Broker::new(limits, 1).unwrap_err().to_string(),
+        "mailbox_capacity of 6 exceeds mailbox_capacity_max of 5"
+    );
+    let limits = Limits {
+        payload_bytes_max: PAYLOAD_BYTES_CEILING + 1,
+        ..Limits::default()
+    };
+    assert_eq!(
+        Broker::new(limits, 1).unwrap_err().to_string(),
+        "payload_bytes_max of 16777217 exceeds the ceiling of 16777216"
+    );
+}
+
+#[test]
+fn all_mailboxes_together_hold_no_more_than_their_bound() {
+    let limits = Limits {
+        payload_bytes_max: 100,
+        attributes_bytes_max: 0,
+        mailbox_bytes: 1_300,
+        buffered_bytes_max: 1_300,
+        ..Limits::default()
+    };
+    let broker = broker_with(limits);
+    let mut readers: Vec<_> = (0..4).map(|_| subscribe(&broker, "t")).collect();
+    let receipts: Vec<_> = (0..3).map(|_| publish(&broker, "t", "m")).collect();
+    let snapshot = broker.snapshot();
+    assert!(snapshot.buffered_bytes <= 1_300);
+    assert_eq!(snapshot.buffered_bytes_refusals, 7);
+    let delivered: u32 = receipts.iter().map(|receipt| receipt.delivered).sum();
+    assert_eq!((delivered, snapshot.ledger.buffered), (5, 5));
+    let told: u64 = readers.iter_mut().map(|r| take(r).unwrap().0).sum();
+    assert_eq!(told, 7);
+    assert_eq!(publish(&broker, "t", "m").delivered, 4);
+}

@@ -1,0 +1,236 @@
+//! What the broker promises as a whole: that nothing is lost without saying so, that order holds,
+//! that a subscription is live at once, and that nothing stays of those who left.
+//!
+//! Threads wait for a bounded time only: a lost wake-up or a deadlock fails a test, and does not
+//! hang it.
+
+mod accounting;
+mod endings;
+mod groups;
+mod limits;
+mod matching;
+mod threads;
+mod world;
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    hash::Hash,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use super::{registry::Subscriber, *};
+use crate::{
+    message::{Delivery, Epoch, Message, Sequence},
+    topic::{Topic, TopicFilter},
+};
+
+const ALL: BatchLimit = BatchLimit {
+    messages: usize::MAX,
+    bytes: usize::MAX,
+};
+
+/// Far above what any test takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn broker_with(limits: Limits) -> Broker {
+    Broker::new(limits, 1).unwrap()
+}
+
+fn broker() -> Broker {
+    broker_with(Limits::default())
+}
+
+fn topic(text: &str) -> Topic {
+    text.parse().unwrap()
+}
+
+fn options(filter: &str) -> SubscribeOptions {
+    SubscribeOptions::new(filter.parse::<TopicFilter>().unwrap())
+}
+
+fn in_group(filter: &str, group: &str) -> SubscribeOptions {
+    SubscribeOptions {
+        group: Some(group.parse().unwrap()),
+        ..options(filter)
+    }
+}
+
+fn subscribe(broker: &Broker, filter: &str) -> Subscription {
+    broker.subscribe(options(filter)).unwrap()
+}
+
+fn publish(broker: &Broker, topic: &str, payload: &str) -> Receipt {
+    publish_tagged(broker, topic, None, payload)
+}
+
+fn publish_tagged(broker: &Broker, topic: &str, tag: Option<&str>, payload: &str) -> Receipt {
+    let mut message = Message::new(topic.parse().unwrap(), payload.to_owned());
+    message.tag = tag.map(|tag| tag.parse().unwrap());
+    broker.publish(message, SystemTime::UNIX_EPOCH).unwrap()
+}
+
+type Taken = Result<(u64, Vec<Arc<Delivery>>), Ended>;
+
+fn poll_take(subscription: &mut Subscription, limit: BatchLimit, waker: &Waker) -> Poll<Taken> {
+    let mut batch = Vec::new();
+    let taken = subscription.poll_take(&mut Context::from_waker(waker), limit, &mut batch);
+    taken.map_ok(|missed| (missed, batch))
+}
+
+/// All that waits, and how many messages were missed: nothing and none if there is neither.
+fn take(subscription: &mut Subscription) -> Taken {
+    match poll_take(subscription, ALL, Waker::noop()) {
+        Poll::Ready(taken) => taken,
+        Poll::Pending => Ok((0, Vec::new())),
+    }
+}
+
+/// The payloads of all that waits. There must be no miss and no end.
+#[track_caller]
+fn payloads(subscription: &mut Subscription) -> Vec<String> {
+    let (missed, batch) = take(subscription).unwrap();
+    assert_eq!(missed, 0);
+    batch.iter().map(|delivery| payload(delivery)).collect()
+}
+
+fn payload(delivery: &Delivery) -> String {
+    String::from_utf8(delivery.message.payload.to_vec()).unwrap()
+}
+
+/// Why the subscription has ended, if it has.
+fn end(subscription: &Subscription) -> Option<EndReason> {
+    match poll_end(&mut subscription.ended(), Waker::noop()) {
+        Poll::Ready(reason) => Some(reason),
+        Poll::Pending => None,
+    }
+}
+
+fn poll_end(watch: &mut EndWatch, waker: &Waker) -> Poll<EndReason> {
+    Pin::new(watch).poll(&mut Context::from_waker(waker))
+}
+
+/// The subscriber that came last, as the registry holds it.
+fn newest_subscriber(broker: &Broker) -> Arc<Subscriber> {
+    let registry = broker.shared.registry.read();
+    let newest = registry.subscribers().max_by_key(|s| s.id).unwrap();
+    Arc::clone(newest)
+}
+
+/// Counts how often it was woken.
+#[derive(Debug, Default)]
+struct Wakes(AtomicUsize);
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Wakes a thread that waits in [`Reader::take`].
+#[derive(Debug)]
+struct Bell(SyncSender<()>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.try_send(()).ok();
+    }
+}
+
+/// A subscription read by a thread that sleeps until it is woken.
+#[derive(Debug)]
+struct Reader {
+    subscription: Subscription,
+    waker: Waker,
+    rung: Receiver<()>,
+}
+
+impl Reader {
+    fn new(subscription: Subscription) -> Self {
+        let (bell, rung) = sync_channel(1);
+        Self {
+            subscription,
+            waker: Arc::new(Bell(bell)).into(),
+            rung,
+        }
+    }
+
+    fn take(&mut self, limit: BatchLimit) -> Taken {
+        loop {
+            match poll_take(&mut self.subscription, limit, &self.waker) {
+                Poll::Ready(taken) => return taken,
+                Poll::Pending => self.rung.recv_timeout(PATIENCE).expect("a reader is woken"),
+            }
+        }
+    }
+}
+
+/// Threads whose results are awaited for a bounded time.
+#[derive(Debug)]
+struct Crew<T> {
+    done: SyncSender<T>,
+    results: Receiver<T>,
+    members: usize,
+}
+
+impl<T: Send + 'static> Crew<T> {
+    fn new() -> Self {
+        let (done, results) = sync_channel(64);
+        Self {
+            done,
+            results,
+            members: 0,
+        }
+    }
+
+    fn spawn(&mut self, work: impl FnOnce() -> T + Send + 'static) {
+        self.members += 1;
+        let done = self.done.clone();
+        thread::spawn(move || done.send(work()).expect("the crew waits"));
+    }
+
+    #[track_caller]
+    fn join(self) -> Vec<T> {
+        drop(self.done);
+        let wait = |_| {
+            self.results
+                .recv_timeout(PATIENCE)
+                .expect("no thread hangs")
+        };
+        (0..self.members).map(wait).collect()
+    }
+}
+
+/// Checks on what a subscriber gets: each message once, and those of a topic in order.
+#[derive(Debug, Default)]
+struct OrderCheck {
+    newest: HashMap<Topic, (Epoch, Sequence)>,
+}
+
+impl OrderCheck {
+    #[track_caller]
+    fn see(&mut self, delivery: &Delivery) {
+        let place = (delivery.epoch, delivery.sequence);
+        if let Some(before) = self.newest.insert(delivery.message.topic.clone(), place) {
+            assert!(place > before, "{place:?} comes after {before:?}");
+        }
+    }
+}
+
+fn distinct<T: Eq + Hash>(items: impl IntoIterator<Item = T>) -> usize {
+    items.into_iter().collect::<HashSet<_>>().len()
+}

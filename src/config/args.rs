@@ -1,0 +1,320 @@
+//! The command line, as the operator types it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fanfare::{broker as limits, server as front_door};
+use humantime::Duration;
+
+/// A standalone, topic-based gRPC publish/subscribe broker.
+///
+/// Without a command, serves. Sizes take units (512KiB, 8MiB), and so do times (500ms, 10s, 5m).
+#[derive(Debug, Parser)]
+#[command(
+    name = "broker",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Each option can be set by its environment variable instead; the option wins.\n\
+        SIGINT or SIGTERM stops the broker in order, a second one at once."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Pub(PubArgs),
+    Sub(SubArgs),
+    Health(HealthArgs),
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs")]
+pub(crate) struct LogArgs {
+    /// How log lines look on stderr
+    #[arg(long, env = "BROKER_LOG_FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, also by module (`info,hyper=debug`)
+    #[arg(
+        long,
+        env = "BROKER_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub(crate) log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Shortens the declaration of one limit of the domain.
+fn bytes(bytes: usize) -> ByteSize {
+    ByteSize::b(bytes as u64)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(long, env = "BROKER_LISTEN", value_name = "ADDRESS", default_value_t = front_door::LISTEN)]
+    pub(crate) listen: SocketAddr,
+
+    /// The largest payload; 16MiB at most
+    #[arg(long, env = "BROKER_PAYLOAD_BYTES_MAX", value_name = "SIZE", help_heading = "Messages", default_value_t = bytes(limits::PAYLOAD_BYTES_MAX))]
+    pub(crate) payload_bytes_max: ByteSize,
+    /// The most attributes of a message
+    #[arg(long, env = "BROKER_ATTRIBUTES_MAX", value_name = "N", help_heading = "Messages", default_value_t = limits::ATTRIBUTES_MAX)]
+    pub(crate) attributes_max: usize,
+    /// The most bytes of a message's attributes together
+    #[arg(long, env = "BROKER_ATTRIBUTES_BYTES_MAX", value_name = "SIZE", help_heading = "Messages", default_value_t = bytes(limits::ATTRIBUTES_BYTES_MAX))]
+    pub(crate) attributes_bytes_max: ByteSize,
+
+    /// A mailbox's bound in messages, where the subscriber asks for none
+    #[arg(long, env = "BROKER_MAILBOX_CAPACITY", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::MAILBOX_CAPACITY)]
+    pub(crate) mailbox_capacity: usize,
+    /// The largest bound in messages that a subscriber is granted
+    #[arg(long, env = "BROKER_MAILBOX_CAPACITY_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::MAILBOX_CAPACITY_MAX)]
+    pub(crate) mailbox_capacity_max: usize,
+    /// A mailbox's bound in bytes
+    #[arg(long, env = "BROKER_MAILBOX_BYTES", value_name = "SIZE", help_heading = "Subscriptions", default_value_t = bytes(limits::MAILBOX_BYTES))]
+    pub(crate) mailbox_bytes: ByteSize,
+    /// The bound in bytes on all mailboxes together
+    #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
+    pub(crate) buffered_bytes_max: ByteSize,
+    /// The most live subscriptions
+    #[arg(long, env = "BROKER_SUBSCRIPTIONS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::SUBSCRIPTIONS_MAX)]
+    pub(crate) subscriptions_max: usize,
+    /// The most live subscriptions on one connection
+    #[arg(long, env = "BROKER_SUBSCRIPTIONS_PER_CONNECTION_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = front_door::SUBSCRIPTIONS_PER_CONNECTION_MAX)]
+    pub(crate) subscriptions_per_connection_max: usize,
+    /// The most tags that one subscriber may ask for
+    #[arg(long, env = "BROKER_TAGS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::TAGS_MAX)]
+    pub(crate) tags_max: usize,
+    /// The shortest heartbeat interval that a subscriber may ask for
+    #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MIN", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.start()))]
+    pub(crate) heartbeat_interval_min: Duration,
+    /// The longest heartbeat interval that a subscriber may ask for
+    #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MAX", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.end()))]
+    pub(crate) heartbeat_interval_max: Duration,
+    /// How long a reader may take nothing while messages wait, before it is ended
+    #[arg(long, env = "BROKER_STALL_TIMEOUT", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(front_door::STALL_TIMEOUT))]
+    pub(crate) stall_timeout: Duration,
+
+    /// The most topics remembered that have no subscriber of their own
+    #[arg(long, env = "BROKER_IDLE_TOPICS_MAX", value_name = "N", help_heading = "Topics", default_value_t = limits::IDLE_TOPICS_MAX)]
+    pub(crate) idle_topics_max: usize,
+    /// How long an unused topic is remembered at least; twice this at most
+    #[arg(long, env = "BROKER_TOPIC_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Topics", default_value_t = Duration::from(front_door::TOPIC_IDLE_TIMEOUT))]
+    pub(crate) topic_idle_timeout: Duration,
+
+    /// The most open connections
+    #[arg(long, env = "BROKER_CONNECTIONS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_MAX)]
+    pub(crate) connections_max: usize,
+    /// How long a new connection may take to say which protocol it speaks
+    #[arg(long, env = "BROKER_FIRST_BYTES_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::FIRST_BYTES_TIMEOUT))]
+    pub(crate) first_bytes_timeout: Duration,
+    /// How long a request may take to arrive
+    #[arg(long, env = "BROKER_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::REQUEST_TIMEOUT))]
+    pub(crate) request_timeout: Duration,
+    /// How often a silent connection is pinged
+    #[arg(long, env = "BROKER_KEEPALIVE_INTERVAL", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::KEEPALIVE_INTERVAL))]
+    pub(crate) keepalive_interval: Duration,
+    /// How long a ping may go unanswered before the connection is closed
+    #[arg(long, env = "BROKER_KEEPALIVE_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::KEEPALIVE_TIMEOUT))]
+    pub(crate) keepalive_timeout: Duration,
+    /// How long a connection may be without a stream; closed within twice this
+    #[arg(long, env = "BROKER_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::IDLE_TIMEOUT))]
+    pub(crate) idle_timeout: Duration,
+
+    /// How long to serve on as "not ready" before the drain, for load balancers to notice
+    #[arg(long, env = "BROKER_DRAIN_DELAY", value_name = "TIME", help_heading = "Shutdown", default_value_t = Duration::from(front_door::DRAIN_DELAY))]
+    pub(crate) drain_delay: Duration,
+    /// How long streams and calls have to end before they are dropped
+    #[arg(long, env = "BROKER_DRAIN_TIMEOUT", value_name = "TIME", help_heading = "Shutdown", default_value_t = Duration::from(front_door::DRAIN_TIMEOUT))]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// How to reach a broker.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// The broker's address
+    #[arg(
+        long,
+        short,
+        env = "BROKER_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:1234"
+    )]
+    pub(crate) server: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The payload and a line break
+    #[default]
+    Text,
+    /// One JSON object a line, with all that came along
+    Json,
+    /// The payload, and nothing else
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutcomeFormat {
+    /// A line for a person, on stderr
+    #[default]
+    Text,
+    /// One JSON object for each message, on stdout
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OverflowArg {
+    #[default]
+    DropNewest,
+    DropOldest,
+    Disconnect,
+}
+
+/// Publishes a message, or one for each line of standard input
+///
+/// The payload is the argument, a file, or, without either, each line of standard input. What became
+/// of the messages goes to stderr, with `--format json` to stdout, a line each.
+#[derive(Debug, Args)]
+pub(crate) struct PubArgs {
+    /// Where to publish
+    pub(crate) topic: String,
+    /// The payload
+    pub(crate) payload: Option<String>,
+    /// Reads the payload from this file
+    #[arg(long, short, value_name = "PATH", conflicts_with = "payload")]
+    pub(crate) file: Option<PathBuf>,
+    /// An attribute that travels along; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub(crate) attribute: Vec<String>,
+    /// The tag by which subscribers may choose the message
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// The message's key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// The message's id; without it, the broker chooses one
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// How the outcome is shown
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: OutcomeFormat,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// Prints the messages of a topic or filter as they come
+///
+/// Payloads go to stdout, everything else to stderr. Reconnects by itself. Exits with 0 after
+/// `--count` messages, with 124 when `--timeout` ran out first, with 130 on Ctrl-C.
+#[derive(Debug, Args)]
+pub(crate) struct SubArgs {
+    /// A topic, or a filter: `*` stands for one token, a final `>` for one or more
+    pub(crate) filter: String,
+    /// Exits after this many messages
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Exits with 124 after this time
+    #[arg(long, short, value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+    /// How messages are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Shares the work with the other members of this group
+    #[arg(long, short, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Only messages that carry this tag; may be repeated
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// What happens when this subscriber falls behind
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) overflow: OverflowArg,
+    /// How many messages may wait at the broker; 0 leaves it to the broker
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) mailbox_capacity: u32,
+    /// Asks for a heartbeat after this much silence, to notice a dead connection
+    #[arg(long, value_name = "TIME")]
+    pub(crate) heartbeat: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// Asks whether a broker is healthy: exits with 0 if it serves, with 1 if not
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// Which service to ask for; the broker as a whole, if none is given
+    #[arg(default_value = "")]
+    pub(crate) service: String,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// Measures a broker: throughput, latency, losses, order, and what it costs the server
+///
+/// Publishers and subscribers run in this process, each on a connection of its own unless told
+/// otherwise, on topics `bench.0` and so on. Publisher number i uses topic i modulo the topics, and so
+/// does subscriber i. Without `--rate`, publishers send as fast as they are answered, and wait for
+/// subscribers that are a window behind, so that nothing is lost.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// How many publishers
+    #[arg(long, short, value_name = "N", default_value_t = 1)]
+    pub(crate) publishers: usize,
+    /// How many subscribers
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
+    pub(crate) subscribers: usize,
+    /// How many topics
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
+    pub(crate) topics: usize,
+    /// How many subscriptions share a connection
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
+    pub(crate) subscriptions_per_connection: usize,
+    /// The payload's size; 24 bytes at least, which carry time, publisher and position
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(128))]
+    pub(crate) size: ByteSize,
+    /// How long to measure, after the warm-up
+    #[arg(long, short, value_name = "TIME", default_value = "5s")]
+    pub(crate) duration: Duration,
+    /// How long to run before measuring
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(crate) warmup: Duration,
+    /// Messages a second of all publishers together, sent at even intervals; latency then counts from
+    /// the time at which a message was due. Without it, as many as the broker takes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// How many publish calls of one publisher may be unanswered
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive())]
+    pub(crate) in_flight: usize,
+    /// How many messages the subscribers may be behind, each on average, before publishers wait;
+    /// not used with `--rate`
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive())]
+    pub(crate) window: usize,
+    /// The broker's process on this machine, to measure its processor time and memory
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
+    /// How the result is shown, on stdout
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: OutcomeFormat,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// A count of one or more, and not so many that a typing error fills the memory.
+fn positive() -> clap::builder::RangedI64ValueParser<usize> {
+    clap::builder::RangedI64ValueParser::new().range(1..=1_000_000)
+}

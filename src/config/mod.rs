@@ -1,0 +1,140 @@
+//! From what the operator typed to what the program needs.
+//!
+//! A flag wins over its environment variable, that over the default; all are in `--help`.
+
+mod args;
+
+use std::ops::RangeInclusive;
+
+use anyhow::ensure;
+use fanfare::{broker::Limits, server::ServerConfig};
+
+pub(crate) use self::args::{
+    BenchArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat,
+    OverflowArg, PubArgs, ServeArgs, SubArgs,
+};
+
+/// What serving needs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) limits: Limits,
+    pub(crate) server: ServerConfig,
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = anyhow::Error;
+
+    fn try_from(args: ServeArgs) -> anyhow::Result<Self> {
+        let heartbeat_interval: RangeInclusive<_> =
+            *args.heartbeat_interval_min..=*args.heartbeat_interval_max;
+        ensure!(
+            !heartbeat_interval.is_empty(),
+            "heartbeat_interval_min of {} exceeds heartbeat_interval_max of {}",
+            args.heartbeat_interval_min,
+            args.heartbeat_interval_max,
+        );
+        let limits = Limits {
+            payload_bytes_max: args.payload_bytes_max.as_u64() as usize,
+            attributes_max: args.attributes_max,
+            attributes_bytes_max: args.attributes_bytes_max.as_u64() as usize,
+            mailbox_capacity: args.mailbox_capacity,
+            mailbox_capacity_max: args.mailbox_capacity_max,
+            mailbox_bytes: args.mailbox_bytes.as_u64() as usize,
+            buffered_bytes_max: args.buffered_bytes_max.as_u64() as usize,
+            subscriptions_max: args.subscriptions_max,
+            idle_topics_max: args.idle_topics_max,
+            tags_max: args.tags_max,
+        };
+        limits.check()?;
+        let positive = [
+            ("connections_max", args.connections_max > 0),
+            (
+                "subscriptions_per_connection_max",
+                args.subscriptions_per_connection_max > 0,
+            ),
+            ("first_bytes_timeout", !args.first_bytes_timeout.is_zero()),
+            ("keepalive_interval", !args.keepalive_interval.is_zero()),
+            ("keepalive_timeout", !args.keepalive_timeout.is_zero()),
+            ("idle_timeout", !args.idle_timeout.is_zero()),
+            ("request_timeout", !args.request_timeout.is_zero()),
+            ("stall_timeout", !args.stall_timeout.is_zero()),
+            ("topic_idle_timeout", !args.topic_idle_timeout.is_zero()),
+        ];
+        for (name, is_positive) in positive {
+            ensure!(is_positive, "{name} is 0: it must be more");
+        }
+        Ok(Self {
+            limits,
+            server: ServerConfig {
+                listen: args.listen,
+                connections_max: args.connections_max,
+                subscriptions_per_connection_max: args.subscriptions_per_connection_max,
+                first_bytes_timeout: *args.first_bytes_timeout,
+                keepalive_interval: *args.keepalive_interval,
+                keepalive_timeout: *args.keepalive_timeout,
+                idle_timeout: *args.idle_timeout,
+                request_timeout: *args.request_timeout,
+                stall_timeout: *args.stall_timeout,
+                drain_timeout: *args.drain_timeout,
+                drain_delay: *args.drain_delay,
+                heartbeat_interval,
+                topic_idle_timeout: *args.topic_idle_timeout,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    fn config(args: &[&str]) -> anyhow::Result<Config> {
+        let cli = Cli::parse_from([&["broker"], args].concat());
+        Config::try_from(cli.serve)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_the_defaults_of_the_library_hold() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        let (ours, theirs) = (config.server, ServerConfig::default());
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+
+    #[test]
+    fn every_limit_has_a_flag_and_an_environment_variable() {
+        let command = Cli::command();
+        for arg in command.get_arguments().filter(|arg| arg.get_id() != "help") {
+            let Some(flag) = arg.get_long().filter(|flag| *flag != "version") else {
+                continue;
+            };
+            let variable = format!("BROKER_{}", flag.to_uppercase().replace('-', "_"));
+            let env = arg.get_env().and_then(|env| env.to_str());
+            assert_eq!(env, Some(variable.as_str()), "--{flag}");
+        }
+    }
+
+    #[test]
+    fn limits_that_do_not_fit_together_are_refused() {
+        let refusal = |args: &[&str]| config(args).unwrap_err().to_string();
+        assert_eq!(
+            refusal(&["--payload-bytes-max", "17MiB"]),
+            "payload_bytes_max of 17825792 exceeds the ceiling of 16777216"
+        );
+        assert_eq!(
+            refusal(&["--stall-timeout", "0s"]),
+            "stall_timeout is 0: it must be more"
+        );
+        assert_eq!(
+            refusal(&["--heartbeat-interval-min", "2m"]),
+            "heartbeat_interval_min of 2m exceeds heartbeat_interval_max of 1m"
+        );
+    }
+}
