@@ -2,6 +2,11 @@
 //! the program's own.
 //!
 //! `cargo run --example embed`
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example speaks to a person"
+)]
 
 use std::time::SystemTime;
 

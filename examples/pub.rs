@@ -1,6 +1,11 @@
 //! Publishes: the demo's two messages, or `TOPIC PAYLOAD`.
 //!
 //! `cargo run --example pub` and `cargo run --example pub -- orders.eu "42 sprockets"`
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example speaks to a person"
+)]
 
 use std::env;
 

@@ -1,6 +1,11 @@
 //! Subscribes to the demo's topic, or to `FILTER`, and prints each payload until Ctrl-C.
 //!
 //! `cargo run --example sub` and `cargo run --example sub -- 'orders.>'`
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example speaks to a person"
+)]
 
 use std::env;
 

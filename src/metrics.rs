@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::broker::{Broker, MissReason};
+use crate::broker::{Broker, MissReason, Snapshot};
 
 /// The media type of [`Metrics::render`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -156,76 +156,84 @@ impl Metrics {
 #[derive(Debug)]
 struct BrokerFigures(Broker);
 
+/// A metric's name, its help and its value.
+type Figure = (&'static str, &'static str, u64);
+
+fn counters(snapshot: &Snapshot) -> [Figure; 7] {
+    [
+        (
+            "published_messages",
+            "Messages accepted from publishers",
+            snapshot.published,
+        ),
+        (
+            "published_bytes",
+            "Payload bytes accepted from publishers",
+            snapshot.published_bytes,
+        ),
+        (
+            "unmatched_messages",
+            "Messages accepted that matched no subscription",
+            snapshot.unmatched,
+        ),
+        (
+            "matched_messages",
+            "Messages times the subscriptions they matched",
+            snapshot.ledger.matched,
+        ),
+        (
+            "delivered_messages",
+            "Messages handed to a subscriber's connection",
+            snapshot.ledger.delivered,
+        ),
+        (
+            "delivered_bytes",
+            "Payload bytes handed to subscribers' connections",
+            snapshot.ledger.delivered_bytes,
+        ),
+        (
+            "buffered_bytes_refusals",
+            "Times that the bound on all mailboxes together left no room for a message",
+            snapshot.buffered_bytes_refusals,
+        ),
+    ]
+}
+
+fn gauges(snapshot: &Snapshot) -> [Figure; 6] {
+    [
+        (
+            "buffered_messages",
+            "Messages waiting in mailboxes",
+            snapshot.ledger.buffered,
+        ),
+        (
+            "buffered_bytes",
+            "Bytes waiting in mailboxes, as the limits count them",
+            snapshot.buffered_bytes as u64,
+        ),
+        (
+            "mailbox_depth_max",
+            "Messages waiting in the fullest mailbox",
+            snapshot.mailbox_depth_max,
+        ),
+        (
+            "subscriptions",
+            "Live subscriptions",
+            snapshot.subscriptions as u64,
+        ),
+        ("groups", "Live groups", snapshot.groups as u64),
+        ("topics", "Topics with state", snapshot.topics as u64),
+    ]
+}
+
 impl Collector for BrokerFigures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let snapshot = self.0.snapshot();
-        let ledger = snapshot.ledger;
-        let counters = [
-            (
-                "published_messages",
-                "Messages accepted from publishers",
-                snapshot.published,
-            ),
-            (
-                "published_bytes",
-                "Payload bytes accepted from publishers",
-                snapshot.published_bytes,
-            ),
-            (
-                "unmatched_messages",
-                "Messages accepted that matched no subscription",
-                snapshot.unmatched,
-            ),
-            (
-                "matched_messages",
-                "Messages times the subscriptions they matched",
-                ledger.matched,
-            ),
-            (
-                "delivered_messages",
-                "Messages handed to a subscriber's connection",
-                ledger.delivered,
-            ),
-            (
-                "delivered_bytes",
-                "Payload bytes handed to subscribers' connections",
-                ledger.delivered_bytes,
-            ),
-            (
-                "buffered_bytes_refusals",
-                "Times that the bound on all mailboxes together left no room for a message",
-                snapshot.buffered_bytes_refusals,
-            ),
-        ];
-        for (name, help, value) in counters {
+        for (name, help, value) in counters(&snapshot) {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
-        let gauges = [
-            (
-                "buffered_messages",
-                "Messages waiting in mailboxes",
-                ledger.buffered,
-            ),
-            (
-                "buffered_bytes",
-                "Bytes waiting in mailboxes, as the limits count them",
-                snapshot.buffered_bytes as u64,
-            ),
-            (
-                "mailbox_depth_max",
-                "Messages waiting in the fullest mailbox",
-                snapshot.mailbox_depth_max,
-            ),
-            (
-                "subscriptions",
-                "Live subscriptions",
-                snapshot.subscriptions as u64,
-            ),
-            ("groups", "Live groups", snapshot.groups as u64),
-            ("topics", "Topics with state", snapshot.topics as u64),
-        ];
-        for (name, help, value) in gauges {
+        for (name, help, value) in gauges(&snapshot) {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
         }
@@ -235,7 +243,7 @@ impl Collector for BrokerFigures {
             None,
             MetricType::Counter,
         )?;
-        for (reason, count) in MissReason::ALL.into_iter().zip(ledger.missed) {
+        for (reason, count) in MissReason::ALL.into_iter().zip(snapshot.ledger.missed) {
             let label = ReasonLabel {
                 reason: reason.as_str(),
             };

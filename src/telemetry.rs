@@ -27,7 +27,12 @@ pub(crate) fn init(args: &LogArgs) -> anyhow::Result<()> {
     }
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        let message = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
         tracing::error!(message, location, "panic: this is a defect in the broker");
     }));
     Ok(())

@@ -19,15 +19,22 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` if they fit; counts a refusal if they don't.
+    /// Takes `bytes` if they fit.
     pub(crate) fn reserve(&self, bytes: usize) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before + bytes <= self.max;
-        if !fits {
-            self.release(bytes);
-            self.refusals.fetch_add(1, Ordering::Relaxed);
-        }
-        fits
+        let take = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.max);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    /// Whether so many bytes would fit, once the caller has given some back.
+    pub(crate) fn would_fit(&self, bytes: usize, given_back: usize) -> bool {
+        (self.used() + bytes).saturating_sub(given_back) <= self.max
+    }
+
+    /// Counts a message that found no room.
+    pub(crate) fn refuse(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn release(&self, bytes: usize) {
@@ -48,11 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_refused_and_counted() {
+    fn what_does_not_fit_is_refused_and_takes_nothing() {
         let budget = Budget::new(10);
         assert!(budget.reserve(10));
         assert!(!budget.reserve(1));
-        assert_eq!((budget.used(), budget.refusals()), (10, 1));
+        assert!(!budget.reserve(usize::MAX));
+        assert_eq!(budget.used(), 10);
+        assert!(!budget.would_fit(5, 4) && budget.would_fit(4, 4));
         budget.release(4);
         assert!(budget.reserve(4));
     }

@@ -73,11 +73,15 @@ impl Default for Limits {
 /// Why a set of limits cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitsError {
-    /// A limit of zero would refuse everything.
-    #[error("{name} is 0: it must be at least 1")]
-    Zero {
+    /// Too small to work with.
+    #[error("{name} of {value} is below the minimum of {min}")]
+    BelowMinimum {
         /// The limit's name.
         name: &'static str,
+        /// The value given.
+        value: usize,
+        /// The least value that works.
+        min: usize,
     },
     /// Above what the broker supports.
     #[error("payload_bytes_max of {value} exceeds the ceiling of {PAYLOAD_BYTES_CEILING}")]
@@ -123,14 +127,19 @@ impl Limits {
     /// # Errors
     /// Names the first limit that cannot work; the operator must change it.
     pub fn check(&self) -> Result<(), LimitsError> {
-        let positive = [
-            ("payload_bytes_max", self.payload_bytes_max),
-            ("mailbox_capacity", self.mailbox_capacity),
-            ("subscriptions_max", self.subscriptions_max),
-            ("idle_topics_max", self.idle_topics_max),
+        let minimums = [
+            ("payload_bytes_max", self.payload_bytes_max, 1),
+            ("mailbox_capacity", self.mailbox_capacity, 1),
+            ("subscriptions_max", self.subscriptions_max, 1),
+            (
+                "idle_topics_max",
+                self.idle_topics_max,
+                super::topics::IDLE_TOPICS_MIN,
+            ),
         ];
-        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-            return Err(LimitsError::Zero { name });
+        let below = |(_, value, min): &(_, usize, usize)| value < min;
+        if let Some((name, value, min)) = minimums.into_iter().find(below) {
+            return Err(LimitsError::BelowMinimum { name, value, min });
         }
         if self.payload_bytes_max > PAYLOAD_BYTES_CEILING {
             return Err(LimitsError::PayloadAboveCeiling {
@@ -189,7 +198,7 @@ mod tests {
         };
         assert_eq!(
             limits.check().unwrap_err().to_string(),
-            "subscriptions_max is 0: it must be at least 1"
+            "subscriptions_max of 0 is below the minimum of 1"
         );
     }
 }

@@ -78,8 +78,28 @@ pub(crate) struct Push {
     pub(crate) outcome: Outcome,
     /// Older messages lost to this push.
     pub(crate) displaced: u64,
-    /// The reader, if it was waiting; woken once all locks are released.
-    pub(crate) waker: Option<Waker>,
+    pub(crate) wakers: Wakers,
+}
+
+/// Those who wait for what has happened: the reader and the one who watches for the end. A waker may
+/// run anything, so it is neither woken nor dropped before all locks are released.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Wakers([Option<Waker>; 2]);
+
+impl Wakers {
+    pub(crate) fn wake(self) {
+        self.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl IntoIterator for Wakers {
+    type Item = Waker;
+    type IntoIter = std::iter::Flatten<std::array::IntoIter<Option<Waker>, 2>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,22 +148,26 @@ impl Mailbox {
         self.size
     }
 
+    pub(crate) fn end(&self) -> Option<EndReason> {
+        self.state.lock().end
+    }
+
     /// Buffers the message if there is room, without invoking the policy or counting a miss.
     pub(crate) fn offer(&self, delivery: &Arc<Delivery>) -> Push {
         let mut state = self.state.lock();
         let outcome = if state.end.is_some() {
             Outcome::Closed
-        } else if self.buffer(&mut state, delivery) {
+        } else if self.buffer(&mut state, delivery).is_ok() {
             state.ledger.matched += 1;
             Outcome::Buffered
         } else {
             Outcome::Dropped
         };
-        let waker = (outcome == Outcome::Buffered).then(|| state.reader.take());
+        let reader = (outcome == Outcome::Buffered).then(|| state.reader.take());
         Push {
             outcome,
             displaced: 0,
-            waker: waker.flatten(),
+            wakers: Wakers([reader.flatten(), None]),
         }
     }
 
@@ -154,41 +178,56 @@ impl Mailbox {
             return Push {
                 outcome: Outcome::Closed,
                 displaced: 0,
-                waker: None,
+                wakers: Wakers::default(),
             };
         }
         state.ledger.matched += 1;
-        let mut displaced = 0;
-        let mut buffered = self.buffer(&mut state, delivery);
-        if !buffered {
-            match self.policy {
-                OverflowPolicy::DropNewest => state.miss(MissReason::DropNewest, 1),
-                OverflowPolicy::DropOldest => {
-                    while !buffered && let Some(oldest) = state.queue.pop_front() {
-                        self.release(&mut state, oldest.size());
-                        state.miss(MissReason::DropOldest, 1);
-                        displaced += 1;
-                        buffered = self.buffer(&mut state, delivery);
-                    }
-                    if !buffered {
-                        state.miss(MissReason::DropNewest, 1);
-                    }
+        let (outcome, displaced) = match self.buffer(&mut state, delivery) {
+            Ok(()) => (Outcome::Buffered, 0),
+            Err(full) => {
+                if full == Full::Budget {
+                    self.budget.refuse();
                 }
-                OverflowPolicy::Disconnect => {
-                    displaced = state.queue.len() as u64;
-                    state.miss(MissReason::Disconnect, 1);
-                    self.abandon(&mut state, EndReason::Overflow, MissReason::Disconnect);
-                }
+                self.overflow(&mut state, delivery)
             }
-        }
+        };
+        let watcher = state.end.and_then(|_| state.end_watch.take());
         Push {
-            outcome: if buffered {
-                Outcome::Buffered
-            } else {
-                Outcome::Dropped
-            },
+            outcome,
             displaced,
-            waker: state.reader.take(),
+            wakers: Wakers([state.reader.take(), watcher]),
+        }
+    }
+
+    /// Does what the policy says with a message that does not fit.
+    fn overflow(&self, state: &mut State, delivery: &Arc<Delivery>) -> (Outcome, u64) {
+        match self.policy {
+            OverflowPolicy::DropNewest => {
+                state.miss(MissReason::DropNewest, 1);
+                (Outcome::Dropped, 0)
+            }
+            OverflowPolicy::DropOldest => {
+                let mut displaced = 0;
+                // Where others hold the whole budget, giving up everything would not help.
+                while self.budget.would_fit(delivery.size(), state.bytes)
+                    && let Some(oldest) = state.queue.pop_front()
+                {
+                    self.release(state, oldest.size());
+                    state.miss(MissReason::DropOldest, 1);
+                    displaced += 1;
+                    if self.buffer(state, delivery).is_ok() {
+                        return (Outcome::Buffered, displaced);
+                    }
+                }
+                state.miss(MissReason::DropNewest, 1);
+                (Outcome::Dropped, displaced)
+            }
+            OverflowPolicy::Disconnect => {
+                let displaced = state.queue.len() as u64;
+                state.miss(MissReason::Disconnect, 1);
+                self.abandon(state, EndReason::Overflow, MissReason::Disconnect);
+                (Outcome::Dropped, displaced)
+            }
         }
     }
 
@@ -208,10 +247,9 @@ impl Mailbox {
             return Poll::Ready(Err(Ended { reason, missed }));
         }
         if state.queue.is_empty() && state.untold == 0 {
-            match &mut state.reader {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
+            let replaced = replace_waker(&mut state.reader, cx);
+            drop(state);
+            drop(replaced);
             return Poll::Pending;
         }
         let mut bytes = 0;
@@ -233,38 +271,37 @@ impl Mailbox {
         Poll::Ready(Ok(std::mem::take(&mut state.untold)))
     }
 
-    /// Ready once the broker has ended the subscription, for a watcher apart from the reader.
+    /// Ready once the broker has ended the subscription, for one watcher apart from the reader.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EndReason> {
         let mut state = self.state.lock();
-        match state.end {
-            Some(reason) => Poll::Ready(reason),
-            None => {
-                state.end_watch = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(reason) = state.end {
+            return Poll::Ready(reason);
         }
+        let replaced = replace_waker(&mut state.end_watch, cx);
+        drop(state);
+        drop(replaced);
+        Poll::Pending
     }
 
     /// Takes no more messages; the reader gets what is buffered and then the end.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn drain(&self) -> Wakers {
         let mut state = self.state.lock();
         state.end.get_or_insert(EndReason::Draining);
-        let wakers = [state.reader.take(), state.end_watch.take()];
-        drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        state.wakers()
     }
 
     /// Ends the mailbox for a subscriber that leaves, and closes its account.
-    pub(crate) fn close(&self) -> Ledger {
+    pub(crate) fn close(&self) -> (Ledger, Wakers) {
         let mut state = self.state.lock();
         if state.end.is_none_or(|reason| reason == EndReason::Draining) {
             self.abandon(&mut state, EndReason::Unsubscribed, MissReason::Departed);
         }
-        state.ledger()
+        (state.ledger(), state.wakers())
     }
 
     /// One step of the stall clock. Says why the subscription is over and should leave the registry,
     /// if it is: it overflowed, or took nothing at `ticks_max` ticks in a row while messages waited.
+    /// Whoever waits for it is woken when it is closed.
     pub(crate) fn tick(&self, ticks_max: u32) -> Option<EndReason> {
         let mut state = self.state.lock();
         match state.end {
@@ -287,9 +324,6 @@ impl Mailbox {
             return None;
         }
         self.abandon(&mut state, EndReason::Stalled, MissReason::Stalled);
-        let waker = state.reader.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
         Some(EndReason::Stalled)
     }
 
@@ -297,16 +331,17 @@ impl Mailbox {
         self.state.lock().ledger()
     }
 
-    fn buffer(&self, state: &mut State, delivery: &Arc<Delivery>) -> bool {
+    fn buffer(&self, state: &mut State, delivery: &Arc<Delivery>) -> Result<(), Full> {
         let size = delivery.size();
-        let room = state.queue.len() < self.size.messages
-            && state.bytes + size <= self.size.bytes
-            && self.budget.reserve(size);
-        if room {
-            state.bytes += size;
-            state.queue.push_back(Arc::clone(delivery));
+        if state.queue.len() >= self.size.messages || state.bytes + size > self.size.bytes {
+            return Err(Full::Mailbox);
         }
-        room
+        if !self.budget.reserve(size) {
+            return Err(Full::Budget);
+        }
+        state.bytes += size;
+        state.queue.push_back(Arc::clone(delivery));
+        Ok(())
     }
 
     fn release(&self, state: &mut State, bytes: usize) {
@@ -321,9 +356,21 @@ impl Mailbox {
         self.release(state, bytes);
         state.miss(reason, abandoned.len() as u64);
         state.end = Some(end);
-        if let Some(watcher) = state.end_watch.take() {
-            watcher.wake();
-        }
+    }
+}
+
+/// Which bound left no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    Mailbox,
+    Budget,
+}
+
+/// Keeps the context's waker, and returns the one that it takes the place of.
+fn replace_waker(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
+    match slot {
+        Some(waker) if waker.will_wake(cx.waker()) => None,
+        slot => slot.replace(cx.waker().clone()),
     }
 }
 
@@ -331,6 +378,10 @@ impl State {
     fn miss(&mut self, reason: MissReason, count: u64) {
         self.ledger.miss(reason, count);
         self.untold += count;
+    }
+
+    fn wakers(&mut self) -> Wakers {
+        Wakers([self.reader.take(), self.end_watch.take()])
     }
 
     fn ledger(&self) -> Ledger {
@@ -452,6 +503,14 @@ mod tests {
         assert_eq!(take(&first, ALL), Poll::Ready(Ok((1, vec![1, 2]))));
         assert_eq!(budget.refusals(), 2);
         assert_eq!(second.push(&delivery(5, 1)).outcome, Outcome::Buffered);
+        assert_eq!(first.push(&delivery(6, 1)).outcome, Outcome::Buffered);
+        assert_eq!(first.push(&delivery(7, 9)).outcome, Outcome::Dropped);
+        // Giving up its own message would not make room for a larger one.
+        let large = second.push(&delivery(8, 1_000));
+        assert_eq!((large.outcome, large.displaced), (Outcome::Dropped, 0));
+        assert_eq!(take(&first, ALL), Poll::Ready(Ok((1, vec![6]))));
+        let older = second.push(&delivery(9, 200));
+        assert_eq!((older.outcome, older.displaced), (Outcome::Buffered, 1));
     }
 
     #[test]
@@ -474,7 +533,7 @@ mod tests {
     fn a_drain_delivers_what_is_buffered_and_then_ends() {
         let mailbox = mailbox(10, OverflowPolicy::DropNewest);
         push_all(&mailbox, 1..=2);
-        mailbox.drain();
+        mailbox.drain().wake();
         assert_eq!(mailbox.push(&delivery(3, 1)).outcome, Outcome::Closed);
         assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((0, vec![1, 2]))));
         let ended = Ended {
@@ -597,7 +656,7 @@ mod tests {
                 prop_assert!(state.queue.len() <= capacity && state.bytes <= 20_000);
                 prop_assert_eq!(budget.used(), state.bytes);
             }
-            prop_assert!(mailbox.close().balances());
+            prop_assert!(mailbox.close().0.balances());
             prop_assert_eq!(budget.used(), 0);
         }
     }

@@ -30,7 +30,7 @@ use parking_lot::RwLock;
 
 use self::{
     budget::Budget,
-    mailbox::Mailbox,
+    mailbox::{Mailbox, Wakers},
     registry::{Registry, Subscriber, Tally},
     topics::{LiveTopic, TopicTable},
 };
@@ -173,6 +173,8 @@ impl Broker {
                 max: limits.tags_max,
             });
         }
+        // Asked before the topic is pinned: who is refused must not push others out of memory.
+        shared.admits(&shared.registry.read())?;
         let Some(topic) = options.filter.as_topic() else {
             let subscriber = shared.register(options)?;
             return Ok(Subscription::new(Arc::clone(shared), subscriber, None));
@@ -200,7 +202,8 @@ impl Broker {
 
     /// Refuses new subscriptions, and ends each live one after what its mailbox holds.
     pub fn drain(&self) {
-        self.shared.registry.write().drain();
+        let wakers = self.shared.registry.write().drain();
+        wakers.into_iter().for_each(Wakers::wake);
     }
 
     /// One step of the stall clock: ends each subscription whose reader took nothing at `ticks_max`
@@ -300,6 +303,18 @@ impl Shared {
         }
     }
 
+    /// Whether one more subscription may live.
+    fn admits(&self, registry: &Registry) -> Result<(), SubscribeError> {
+        let max = self.limits.subscriptions_max;
+        if registry.is_draining() {
+            return Err(SubscribeError::Draining);
+        }
+        if registry.len() >= max {
+            return Err(SubscribeError::TooManySubscriptions { max });
+        }
+        Ok(())
+    }
+
     fn register(&self, options: SubscribeOptions) -> Result<Arc<Subscriber>, SubscribeError> {
         let limits = &self.limits;
         let size = MailboxSize {
@@ -310,20 +325,14 @@ impl Shared {
             bytes: limits.mailbox_bytes,
         };
         let mut registry = self.registry.write();
-        if registry.is_draining() {
-            return Err(SubscribeError::Draining);
-        }
-        if registry.len() >= limits.subscriptions_max {
-            return Err(SubscribeError::TooManySubscriptions {
-                max: limits.subscriptions_max,
-            });
-        }
+        self.admits(&registry)?;
         let subscriber = Arc::new(Subscriber {
             // Taken under the registry's lock: the trie wants rising ids.
             id: self.next_subscriber.fetch_add(1, Ordering::Relaxed),
             filter: options.filter,
             tags: options.tags.into(),
             group: options.group.map(|name| registry.join_group(name)),
+            served: AtomicU64::new(0),
             mailbox: Mailbox::new(size, options.overflow, Arc::clone(&self.budget)),
         });
         registry.insert(&subscriber);
@@ -336,7 +345,11 @@ impl Shared {
         let removed = registry.remove(id);
         self.version.store(registry.version(), Ordering::Release);
         drop(registry);
-        if let Some(topic) = removed.and_then(|subscriber| subscriber.filter.as_topic()) {
+        let Some((subscriber, wakers)) = removed else {
+            return;
+        };
+        wakers.wake();
+        if let Some(topic) = subscriber.filter.as_topic() {
             self.topics.unpin(&topic);
         }
     }

@@ -10,14 +10,14 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
 };
 
 use super::{
     ledger::Ledger,
-    mailbox::{Mailbox, Outcome, Push},
+    mailbox::{Mailbox, Outcome, Push, Wakers},
     trie::FilterTrie,
 };
 use crate::{
@@ -32,6 +32,8 @@ pub(crate) struct Subscriber {
     pub(crate) filter: TopicFilter,
     pub(crate) tags: Box<[Tag]>,
     pub(crate) group: Option<Arc<Group>>,
+    /// When the group served this member last, in messages; 0 for never.
+    pub(crate) served: AtomicU64,
     pub(crate) mailbox: Mailbox,
 }
 
@@ -47,8 +49,8 @@ impl Subscriber {
 #[derive(Debug)]
 pub(crate) struct Group {
     name: GroupName,
-    /// Whose turn it is, modulo the members that match.
-    turn: AtomicUsize,
+    /// Messages that the group was given.
+    messages: AtomicU64,
 }
 
 /// What became of one message at all the mailboxes it matched.
@@ -66,7 +68,7 @@ impl Tally {
         self.matched += u32::from(push.outcome != Outcome::Closed);
         self.delivered += u32::from(push.outcome == Outcome::Buffered);
         self.displaced += push.displaced;
-        self.wakers.extend(push.waker);
+        self.wakers.extend(push.wakers);
     }
 }
 
@@ -98,25 +100,38 @@ impl Route {
     }
 }
 
-/// Offers the message to the group's members in turn. If none has room, the first whose turn it is
-/// takes the loss by its own policy. `None` if the message is for no member.
+/// Offers the message to the members that want it, the one served longest ago first. If none has
+/// room, that one takes the loss by its own policy. `None` if the message is for no member.
+///
+/// A turn by position would starve members where tags or topics alternate in step with it.
 fn deliver_to_group(
     group: &Group,
     members: &[Arc<Subscriber>],
     delivery: &Arc<Delivery>,
 ) -> Option<Push> {
-    let turn = group.turn.fetch_add(1, Ordering::Relaxed) % members.len();
-    let in_turn = || {
-        let (before, from) = members.split_at(turn);
-        from.iter().chain(before).filter(|m| m.wants(delivery))
+    let wanting = || members.iter().filter(|member| member.wants(delivery));
+    let served = |member: &&Arc<Subscriber>| member.served.load(Ordering::Relaxed);
+    let serve = |member: &Arc<Subscriber>, push: Push| {
+        let now = group.messages.fetch_add(1, Ordering::Relaxed) + 1;
+        member.served.store(now, Ordering::Relaxed);
+        push
     };
-    let offered = in_turn()
-        .map(|member| member.mailbox.offer(delivery))
-        .find(|push| push.outcome == Outcome::Buffered);
-    offered.or_else(|| {
-        in_turn()
-            .map(|member| member.mailbox.push(delivery))
-            .find(|push| push.outcome != Outcome::Closed)
+    let first = wanting().min_by_key(served)?;
+    let push = first.mailbox.offer(delivery);
+    if push.outcome == Outcome::Buffered {
+        return Some(serve(first, push));
+    }
+    let mut in_turn: Vec<_> = wanting().collect();
+    in_turn.sort_by_key(served);
+    for member in &in_turn {
+        let push = member.mailbox.offer(delivery);
+        if push.outcome == Outcome::Buffered {
+            return Some(serve(member, push));
+        }
+    }
+    in_turn.into_iter().find_map(|member| {
+        let push = member.mailbox.push(delivery);
+        (push.outcome != Outcome::Closed).then(|| serve(member, push))
     })
 }
 
@@ -164,8 +179,8 @@ impl Registry {
     /// The group of this name with one more member.
     pub(crate) fn join_group(&mut self, name: GroupName) -> Arc<Group> {
         let (group, members) = self.groups.entry(name.clone()).or_insert_with(|| {
-            let turn = AtomicUsize::new(0);
-            (Arc::new(Group { name, turn }), 0)
+            let messages = AtomicU64::new(0);
+            (Arc::new(Group { name, messages }), 0)
         });
         *members += 1;
         Arc::clone(group)
@@ -179,7 +194,7 @@ impl Registry {
     }
 
     /// Removes a subscriber, closes its mailbox and keeps its account. `None` if it was gone.
-    pub(crate) fn remove(&mut self, id: u64) -> Option<Arc<Subscriber>> {
+    pub(crate) fn remove(&mut self, id: u64) -> Option<(Arc<Subscriber>, Wakers)> {
         let subscriber = self.subscribers.remove(&id)?;
         if self.subscribers.len() < self.subscribers.capacity() / 4 {
             self.subscribers.shrink_to_fit();
@@ -193,17 +208,17 @@ impl Registry {
                 self.groups.remove(&group.name);
             }
         }
-        self.departed += subscriber.mailbox.close();
+        let (ledger, wakers) = subscriber.mailbox.close();
+        self.departed += ledger;
         self.version += 1;
-        Some(subscriber)
+        Some((subscriber, wakers))
     }
 
     /// Lets nobody in any more, and ends every mailbox once it is empty.
-    pub(crate) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) -> Vec<Wakers> {
         self.draining = true;
-        for subscriber in self.subscribers.values() {
-            subscriber.mailbox.drain();
-        }
+        let mailboxes = self.subscribers.values().map(|s| &s.mailbox);
+        mailboxes.map(Mailbox::drain).collect()
     }
 
     pub(crate) fn matches(&self, topic: &Topic) -> bool {

@@ -83,6 +83,7 @@ pub struct Subscription {
     shared: Arc<Shared>,
     subscriber: Arc<Subscriber>,
     start: Option<Start>,
+    is_watched: bool,
 }
 
 impl Subscription {
@@ -95,6 +96,7 @@ impl Subscription {
             shared,
             subscriber,
             start,
+            is_watched: false,
         }
     }
 
@@ -138,10 +140,17 @@ impl Subscription {
         std::future::poll_fn(|cx| self.poll_take(cx, limit, into)).await
     }
 
-    /// Resolves once the broker has ended the subscription, also while nobody reads it.
+    /// Why the broker has ended the subscription, if it has; messages may still wait.
     #[must_use]
-    pub fn ended(&self) -> EndWatch {
-        EndWatch(Arc::clone(&self.subscriber))
+    pub fn end(&self) -> Option<EndReason> {
+        self.subscriber.mailbox.end()
+    }
+
+    /// Resolves once the broker has ended the subscription, also while nobody reads it. There is one
+    /// such watch for a subscription: the second call returns `None`.
+    pub fn watch_end(&mut self) -> Option<EndWatch> {
+        let first = !std::mem::replace(&mut self.is_watched, true);
+        first.then(|| EndWatch(Arc::clone(&self.subscriber)))
     }
 }
 
@@ -151,7 +160,7 @@ impl Drop for Subscription {
     }
 }
 
-/// See [`Subscription::ended`]. A subscription that is dropped has ended, too.
+/// See [`Subscription::watch_end`]. A subscription that is dropped has ended, too.
 #[derive(Debug)]
 pub struct EndWatch(Arc<Subscriber>);
 

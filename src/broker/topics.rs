@@ -26,6 +26,10 @@ use crate::{
 
 /// Enough that two threads rarely meet at one, and few enough to visit all of them in passing.
 const SHARDS: usize = 16;
+const GENERATIONS: usize = 2;
+
+/// One topic for each generation of each shard.
+pub(super) const IDLE_TOPICS_MIN: usize = SHARDS * GENERATIONS;
 
 #[derive(Debug)]
 pub(crate) struct TopicState {
@@ -90,11 +94,12 @@ pub(crate) struct TopicTable {
 }
 
 impl TopicTable {
+    /// `idle_max` is [`IDLE_TOPICS_MIN`] at least.
     pub(crate) fn new(idle_max: usize, first_epoch: u64) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
-            generation_max: (idle_max / (2 * SHARDS)).max(1),
+            generation_max: idle_max / IDLE_TOPICS_MIN,
             next_epoch: AtomicU64::new(first_epoch),
         }
     }

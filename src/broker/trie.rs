@@ -23,8 +23,8 @@ type Entries<T> = Vec<(u64, T)>;
 
 #[derive(Debug)]
 struct Node<T> {
-    literal: HashMap<Box<str>, Node<T>>,
-    star: Option<Box<Node<T>>>,
+    literal: HashMap<Box<str>, Self>,
+    star: Option<Box<Self>>,
     ending: Entries<T>,
     tail: Entries<T>,
 }

@@ -1,6 +1,6 @@
 //! `broker sub`: messages as they come.
 
-use std::{future::Future, io, process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use fanfare::{
     client::{Event, OverflowPolicy, Received, Subscribe, Subscription},
@@ -84,11 +84,9 @@ fn put_message(message: &Received, format: Format) -> io::Result<()> {
     }
 }
 
-fn after(timeout: Option<Duration>) -> impl Future<Output = ()> {
-    async move {
-        match timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
+async fn after(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout).await,
+        None => std::future::pending().await,
     }
 }

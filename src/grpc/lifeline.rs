@@ -51,11 +51,11 @@ mod tests {
     async fn a_stream_is_dropped_some_grace_after_its_subscription_ended() {
         let broker = Broker::new(Limits::default(), 1).unwrap();
         let options = SubscribeOptions::new("t".parse().unwrap());
-        let subscription = broker.subscribe(options).unwrap();
+        let mut subscription = broker.subscribe(options).unwrap();
         let grace = Duration::from_secs(10);
         let started = tokio::time::Instant::now();
         let stream = async {
-            watch(subscription.ended());
+            watch(subscription.watch_end().unwrap());
             broker.drain();
             std::future::pending().await
         };

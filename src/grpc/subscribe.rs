@@ -100,8 +100,10 @@ async fn open_stream(
     let slot = slots
         .acquire()
         .ok_or_else(|| Refusal::TooManyOnConnection { max: slots.max() })?;
-    let subscription = service.broker.subscribe(request.options)?;
-    lifeline::watch(subscription.ended());
+    let mut subscription = service.broker.subscribe(request.options)?;
+    if let Some(end) = subscription.watch_end() {
+        lifeline::watch(end);
+    }
     let form = match form {
         Form::Full if request.text => Form::Text,
         form => form,

@@ -234,12 +234,12 @@ mod tests {
                 heartbeat: false,
                 text: String::new(),
             };
-            prop_assert_eq!(read(frame(&delivery, missed, Form::Full)), expected.clone());
+            prop_assert_eq!(&read(frame(&delivery, missed, Form::Full)), &expected);
             let text = String::from_utf8(message.payload.to_vec()).unwrap();
             let expected_text = pb::SubscribeResponse { payload: Bytes::new(), text, ..expected };
             prop_assert_eq!(read(frame(&delivery, missed, Form::Text)), expected_text);
             let bare = pb::SubscribeResponse {
-                payload: message.payload.clone(),
+                payload: message.payload,
                 ..Default::default()
             };
             prop_assert_eq!(read(frame(&delivery, missed, Form::PayloadOnly)), bare);

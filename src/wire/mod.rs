@@ -14,7 +14,7 @@ pub use self::convert::{InvalidField, Subscribe};
     missing_docs,
     unreachable_pub,
     unused_qualifications,
-    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     reason = "generated from proto/"
 )]
 pub mod pb {

@@ -4,7 +4,11 @@ use std::sync::Weak;
 
 use super::*;
 
-fn capacity(filter: &str, messages: usize, overflow: OverflowPolicy) -> SubscribeOptions {
+pub(super) fn capacity(
+    filter: &str,
+    messages: usize,
+    overflow: OverflowPolicy,
+) -> SubscribeOptions {
     SubscribeOptions {
         mailbox_capacity: Some(messages),
         overflow,
@@ -48,7 +52,7 @@ fn a_stalled_reader_is_ended_and_gone_with_its_memory() {
 
     assert_eq!(publish(&broker, "t", "later").matched, 1);
     assert_eq!(payloads(&mut other), ["later"]);
-    assert_eq!(end(&other), None);
+    assert_eq!(other.end(), None);
 }
 
 #[test]
@@ -101,7 +105,7 @@ fn check_end(overflow: OverflowPolicy, end_it: impl FnOnce(&Broker), reason: End
     let broker = broker();
     let mut subscription = broker.subscribe(capacity("t", 1, overflow)).unwrap();
     let (reader, watcher) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
-    let mut watch = subscription.ended();
+    let mut watch = subscription.watch_end().unwrap();
     assert!(poll_end(&mut watch, &watcher.clone().into()).is_pending());
     assert!(poll_take(&mut subscription, ALL, &reader.clone().into()).is_pending());
 
@@ -110,7 +114,7 @@ fn check_end(overflow: OverflowPolicy, end_it: impl FnOnce(&Broker), reason: End
     end_it(&broker);
     assert_eq!(watcher.count(), 1, "the watcher is woken by {reason:?}");
     assert_eq!(poll_end(&mut watch, Waker::noop()), Poll::Ready(reason));
-    assert_eq!(end(&subscription), Some(reason));
+    assert_eq!(subscription.end(), Some(reason));
 }
 
 #[test]
@@ -143,9 +147,9 @@ fn a_drain_wakes_a_waiting_reader() {
 #[test]
 fn a_subscription_that_is_dropped_has_ended_for_its_watcher() {
     let broker = broker();
-    let subscription = subscribe(&broker, "a.*");
+    let mut subscription = subscribe(&broker, "a.*");
     let watcher = Arc::new(Wakes::default());
-    let mut watch = subscription.ended();
+    let mut watch = subscription.watch_end().unwrap();
     assert!(poll_end(&mut watch, &watcher.clone().into()).is_pending());
     drop(subscription);
     assert_eq!(watcher.count(), 1);

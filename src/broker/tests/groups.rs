@@ -168,7 +168,7 @@ fn a_group_goes_on_without_a_member_that_left_or_ended() {
     for _ in 0..3 {
         publish(&broker, "t", "m");
     }
-    assert_eq!(end(&fragile), Some(EndReason::Overflow));
+    assert_eq!(fragile.end(), Some(EndReason::Overflow));
     assert_eq!(payloads(&mut steady), ["m"]);
     assert_eq!(publish(&broker, "t", "n").delivered, 1);
     assert_eq!(payloads(&mut steady), ["n"]);
@@ -177,4 +177,33 @@ fn a_group_goes_on_without_a_member_that_left_or_ended() {
     assert_eq!((receipt.matched, receipt.dropped), (0, 0));
     drop(fragile);
     assert_eq!(broker.snapshot().groups, 0);
+}
+
+#[test]
+fn no_member_starves_where_tags_or_topics_alternate() {
+    let broker = broker();
+    let red = || SubscribeOptions {
+        tags: vec!["red".parse().unwrap()],
+        ..in_group("t", "tags")
+    };
+    let mut members = [red(), red()].map(|options| broker.subscribe(options).unwrap());
+    for _ in 0..10 {
+        publish_tagged(&broker, "t", Some("red"), "r");
+        publish(&broker, "t", "untagged");
+    }
+    let got = members.each_mut().map(|member| payloads(member).len());
+    assert_eq!(got, [5, 5]);
+
+    let mut members = [
+        in_group("a", "topics"),
+        in_group("a", "topics"),
+        in_group("b", "topics"),
+    ]
+    .map(|options| broker.subscribe(options).unwrap());
+    for _ in 0..10 {
+        publish(&broker, "a", "1");
+        publish(&broker, "b", "1");
+    }
+    let got = members.each_mut().map(|member| payloads(member).len());
+    assert_eq!(got, [5, 5, 10]);
 }

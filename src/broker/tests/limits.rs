@@ -161,3 +161,45 @@ fn all_mailboxes_together_hold_no_more_than_their_bound() {
     assert_eq!(told, 7);
     assert_eq!(publish(&broker, "t", "m").delivered, 4);
 }
+
+#[test]
+fn a_message_that_finds_no_room_is_counted_once() {
+    let limits = Limits {
+        payload_bytes_max: 100,
+        attributes_bytes_max: 0,
+        mailbox_bytes: 1_300,
+        buffered_bytes_max: 1_300,
+        ..Limits::default()
+    };
+    let broker = broker_with(limits);
+    let _hog = subscribe(&broker, "h");
+    for _ in 0..4 {
+        publish(&broker, "h", "m");
+    }
+    let options = SubscribeOptions {
+        overflow: OverflowPolicy::DropOldest,
+        ..in_group("t", "g")
+    };
+    let _member = broker.subscribe(options).unwrap();
+    publish(&broker, "t", "x");
+    let before = broker.snapshot().buffered_bytes_refusals;
+    publish(&broker, "t", &"x".repeat(100));
+    assert_eq!(broker.snapshot().buffered_bytes_refusals - before, 1);
+}
+
+#[test]
+fn a_refused_subscription_leaves_idle_topics_alone() {
+    let broker = broker_with(Limits {
+        idle_topics_max: 64,
+        subscriptions_max: 1,
+        ..Limits::default()
+    });
+    let epoch = subscribe(&broker, "mine").start().unwrap().epoch;
+    let one = subscribe(&broker, "one");
+    for index in 0..1_000 {
+        let refused = broker.subscribe(options(&format!("x{index}")));
+        assert!(refused.is_err());
+    }
+    drop(one);
+    assert_eq!(subscribe(&broker, "mine").start().unwrap().epoch, epoch);
+}

@@ -9,6 +9,7 @@ mod endings;
 mod groups;
 mod limits;
 mod matching;
+mod reentry;
 mod threads;
 mod world;
 
@@ -104,14 +105,6 @@ fn payloads(subscription: &mut Subscription) -> Vec<String> {
 
 fn payload(delivery: &Delivery) -> String {
     String::from_utf8(delivery.message.payload.to_vec()).unwrap()
-}
-
-/// Why the subscription has ended, if it has.
-fn end(subscription: &Subscription) -> Option<EndReason> {
-    match poll_end(&mut subscription.ended(), Waker::noop()) {
-        Poll::Ready(reason) => Some(reason),
-        Poll::Pending => None,
-    }
 }
 
 fn poll_end(watch: &mut EndWatch, waker: &Waker) -> Poll<EndReason> {

@@ -343,7 +343,7 @@ fn the_first_message_follows_the_head_under_a_concurrent_publisher() {
 #[test]
 fn nothing_deadlocks_while_topics_come_and_go() {
     let limits = Limits {
-        idle_topics_max: 1,
+        idle_topics_max: 32,
         ..Limits::default()
     };
     let broker = broker_with(limits);

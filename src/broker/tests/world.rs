@@ -43,7 +43,7 @@ impl Account {
     fn end(&self) -> Option<EndReason> {
         self.subscription
             .as_ref()
-            .map_or(Some(EndReason::Unsubscribed), end)
+            .map_or(Some(EndReason::Unsubscribed), Subscription::end)
     }
 
     fn wants(&self, message: &Message) -> bool {
