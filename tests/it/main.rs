@@ -4,5 +4,16 @@
     reason = "a test that cannot go on should say where, and fail"
 )]
 
+mod cli;
+mod client;
+mod delivery;
+mod drain;
+mod http;
+mod lifecycle;
+mod limits;
+mod overflow;
 mod pubsub;
+mod raw;
+mod reconnect;
+mod reference;
 mod support;

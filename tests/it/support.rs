@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
+use crate::raw;
+
 /// Far above what anything here takes on a busy machine: running into it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,6 +93,28 @@ impl Running {
         self.broker.publish(message, SystemTime::now()).unwrap()
     }
 
+    /// `GET` over HTTP/1.1, on a connection of its own: status and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        raw::http1(self.address, &request).await
+    }
+
+    /// The value of one metric, named with its labels; 0 if it is not there yet.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        value_of(&self.get("/metrics").await.1, name)
+    }
+
+    /// How often this limit has refused something.
+    pub(crate) async fn rejected(&self, limit: &str) -> u64 {
+        self.metric(&format!("fanfare_rejected_total{{limit=\"{limit}\"}}"))
+            .await
+    }
+
+    /// Waits until a metric has this value.
+    pub(crate) async fn until_metric(&self, name: &str, wanted: u64) {
+        within(async { while self.metric(name).await != wanted {} }).await;
+    }
+
     /// Waits until the broker's figures are as wanted.
     pub(crate) async fn until(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
         within(async {
@@ -110,6 +134,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// One metric's value in the text of all of them; 0 if it is not there.
+pub(crate) fn value_of(metrics: &str, name: &str) -> u64 {
+    let lines = metrics.lines();
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    values.next().map_or(0, |value| value.parse().unwrap())
 }
 
 /// Awaits something that must happen.

@@ -1,0 +1,382 @@
+//! The built binary, used from a shell.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+/// The binary without the environment's own settings.
+fn broker(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("BROKER_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    broker(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A process that is ended with the test. Its log is read as it comes: a full pipe would stop it.
+struct Running {
+    child: Child,
+    log: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn spawn(mut command: Command) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = mpsc::channel();
+        thread::spawn(move || {
+            let lossy = |line: std::io::Result<Vec<u8>>| {
+                String::from_utf8_lossy(&line.unwrap()).into_owned()
+            };
+            stderr
+                .split(b'\n')
+                .map(lossy)
+                .try_for_each(|line| lines.send(line))
+        });
+        Self { child, log }
+    }
+
+    /// Reads the log up to the line that has this text.
+    fn log_line(&mut self, wanted: &str) -> String {
+        let found = self.log.iter().find(|line| line.contains(wanted));
+        found.unwrap_or_else(|| panic!("the log ended without {wanted:?}"))
+    }
+
+    fn rest_of_log(&mut self) -> String {
+        let lines: Vec<String> = self.log.iter().collect();
+        lines.join("\n")
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    fn stdout(&mut self) -> String {
+        let mut out = String::new();
+        let mut stdout = self.child.stdout.take().unwrap();
+        stdout.read_to_string(&mut out).unwrap();
+        out
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A broker on a free port, and its URL.
+fn serve(args: &[&str]) -> (Running, String) {
+    let listen = ["--listen", "127.0.0.1:0", "--log-format", "json"];
+    let mut served = Running::spawn(broker(&[&listen[..], args].concat()));
+    let line = served.log_line("\"serving\"");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = line["fields"]["address"].as_str().unwrap();
+    (served, format!("http://{address}"))
+}
+
+/// `broker sub`, live when this returns.
+fn sub(url: &str, args: &[&str]) -> Running {
+    let mut sub = Running::spawn(broker(&[&["sub", "-s", url], args].concat()));
+    sub.log_line("subscribed to");
+    sub
+}
+
+#[test]
+fn payloads_go_to_stdout_and_everything_else_to_stderr() {
+    let (_broker, url) = serve(&[]);
+    let mut first = sub(&url, &["gocn", "--count", "2"]);
+    let mut raw = sub(&url, &["gocn", "--count", "2", "--format", "raw"]);
+    let published = run(&["pub", "-s", &url, "gocn", "hello, gophers!"]);
+    assert_eq!(text(&published.stdout), "");
+    assert_eq!(
+        text(&published.stderr),
+        "published 1 message to gocn: 2 matched, 2 delivered, 0 lost to full mailboxes\n"
+    );
+    assert!(run(&["pub", "-s", &url, "gocn", "again"]).status.success());
+    assert_eq!(first.stdout(), "hello, gophers!\nagain\n");
+    assert_eq!(raw.stdout(), "hello, gophers!again");
+    assert_eq!((first.exit_code(), raw.exit_code()), (Some(0), Some(0)));
+}
+
+#[test]
+fn json_shows_all_that_came_along() {
+    let (_broker, url) = serve(&[]);
+    let mut json = sub(&url, &["a.>", "-n", "1", "--format", "json", "--tag", "t"]);
+    let publish = [
+        "pub", "-s", &url, "a.b", "x", "-a", "k=v=w", "--tag", "t", "--key", "the key", "--id",
+        "mine", "--format", "json",
+    ];
+    let receipt: serde_json::Value = serde_json::from_slice(&run(&publish).stdout).unwrap();
+    assert_eq!(
+        (&receipt["id"], &receipt["delivered"]),
+        (&"mine".into(), &1.into())
+    );
+    let message: serde_json::Value = serde_json::from_str(&json.stdout()).unwrap();
+    for (field, expected) in [
+        ("topic", "a.b"),
+        ("payload", "x"),
+        ("key", "the key"),
+        ("tag", "t"),
+    ] {
+        assert_eq!(message[field], expected);
+    }
+    assert_eq!(message["attributes"]["k"], "v=w");
+    assert_eq!(message["epoch"], receipt["epoch"]);
+}
+
+#[test]
+fn each_line_of_stdin_is_a_message() {
+    let (_broker, url) = serve(&[]);
+    let mut lines = sub(&url, &["t", "-n", "3"]);
+    let mut command = broker(&["pub", "-s", &url, "t"]);
+    let mut publish = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = publish.stdin.take().unwrap();
+    stdin.write_all(b"one\n\nthree").unwrap();
+    drop(stdin);
+    assert!(publish.wait().unwrap().success());
+    assert_eq!(lines.stdout(), "one\n\nthree\n");
+}
+
+#[test]
+fn a_file_is_one_message() {
+    let (_broker, url) = serve(&[]);
+    let mut whole = sub(&url, &["t", "-n", "1", "--format", "raw"]);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"line\nline\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    assert!(
+        run(&["pub", "-s", &url, "t", "--file", path])
+            .status
+            .success()
+    );
+    assert_eq!(whole.stdout(), "line\nline\n");
+}
+
+#[track_caller]
+fn check_refused(output: &Output, code: i32, line: &str) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.starts_with(line), "{said}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn what_cannot_work_is_said_in_one_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = run(&["--listen", &address]);
+    check_refused(
+        &refused,
+        1,
+        &format!("broker: cannot listen on {address}: "),
+    );
+    assert_eq!(text(&refused.stderr).lines().count(), 1);
+
+    let url = format!("http://{}", {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    });
+    let refused = run(&["pub", "-s", &url, "t", "x"]);
+    check_refused(&refused, 1, &format!("broker: no broker answers at {url}"));
+    assert!(text(&refused.stderr).contains("is the broker running?"));
+    assert_eq!(text(&refused.stderr).lines().count(), 1);
+
+    let unreadable = run(&["pub", "t", "--file", "/nowhere/at/all"]);
+    check_refused(&unreadable, 1, "broker: cannot read /nowhere/at/all: ");
+    check_refused(
+        &run(&["pub", "a b", "x"]),
+        1,
+        "broker: topic has a blank or control character at byte 1\n",
+    );
+    check_refused(
+        &run(&["--mailbox-bytes", "1KiB"]),
+        1,
+        "broker: mailbox_bytes of 1024 is below",
+    );
+    check_refused(
+        &run(&["--log-level", "a=b=c"]),
+        1,
+        "broker: --log-level `a=b=c` is not valid",
+    );
+    check_refused(
+        &run(&["--listen", "here"]),
+        2,
+        "error: invalid value 'here'",
+    );
+    check_refused(&run(&["--nonsense"]), 2, "error: unexpected argument");
+    let by_environment = broker(&[]).env("BROKER_LISTEN", "here").output().unwrap();
+    check_refused(&by_environment, 2, "error: invalid value 'here'");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_default() {
+    let (_broker, url) = serve(&[]);
+    let health = |args: &[&str], env: &str| {
+        let mut command = broker(&[&["health"], args].concat());
+        command.env("BROKER_SERVER", env).output().unwrap().status
+    };
+    let nobody = "http://127.0.0.1:1";
+    assert!(health(&[], &url).success());
+    assert!(health(&["-s", &url], nobody).success());
+    assert_eq!(health(&["-s", nobody], &url).code(), Some(1));
+    let listening = broker(&["pub", "-s", &url, "t", "x"])
+        .env("BROKER_LISTEN", "127.0.0.1:9")
+        .status();
+    assert!(
+        listening.unwrap().success(),
+        "serving's settings are no conflict"
+    );
+}
+
+#[test]
+fn health_is_an_answer_and_an_exit_code() {
+    let (_broker, url) = serve(&[]);
+    let serving = run(&["health", "-s", &url, "proto.PubSubService"]);
+    assert_eq!(text(&serving.stdout), "SERVING\n");
+    assert!(serving.status.success());
+    check_refused(&run(&["health", "-s", &url, "nobody"]), 1, "broker: ");
+}
+
+#[test]
+fn a_subscriber_tells_by_its_exit_code_why_it_ended() {
+    let (_broker, url) = serve(&[]);
+    let late = run(&["sub", "-s", &url, "t", "--timeout", "1ms"]);
+    assert_eq!(late.status.code(), Some(124));
+    let mut interrupted = sub(&url, &["t"]);
+    interrupted.signal("-INT");
+    assert_eq!(interrupted.exit_code(), Some(130));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let (_broker, url) = serve(&[]);
+    let mut piped = sub(&url, &["t"]);
+    drop(piped.child.stdout.take());
+    assert!(run(&["pub", "-s", &url, "t", "x"]).status.success());
+    assert_eq!(piped.exit_code(), Some(0));
+}
+
+#[test]
+fn sigterm_drains_and_exits_with_0() {
+    let (mut broker, url) = serve(&[]);
+    let mut reader = sub(&url, &["t"]);
+    broker.signal("-TERM");
+    assert_eq!(broker.exit_code(), Some(0));
+    let log = broker.rest_of_log();
+    let order = ["stopping", "not ready", "draining", "drained"].map(|word| {
+        let quoted = format!("\"{word}");
+        log.find(&quoted)
+            .unwrap_or_else(|| panic!("{word} is not in {log}"))
+    });
+    assert!(order.is_sorted(), "{log}");
+    assert_eq!(
+        reader.child.try_wait().unwrap(),
+        None,
+        "the reader reconnects"
+    );
+    reader.signal("-TERM");
+    assert_eq!(reader.exit_code(), Some(143));
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let (mut broker, url) = serve(&["--drain-timeout", "1h", "--request-timeout", "1h"]);
+    // A call in flight that never ends holds the drain; "continue" says that it is being read.
+    let mut endless = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    endless
+        .write_all(
+            b"POST /pubsub.v1.PubSubService/Publish HTTP/1.1\r\nhost: a\r\n\
+              content-type: application/grpc\r\ncontent-length: 100\r\n\
+              expect: 100-continue\r\n\r\n",
+        )
+        .unwrap();
+    let mut answer = [0; 12];
+    endless.read_exact(&mut answer).unwrap();
+    assert_eq!(text(&answer), "HTTP/1.1 100");
+    broker.signal("-INT");
+    broker.log_line("\"draining\"");
+    broker.signal("-INT");
+    assert_eq!(broker.exit_code(), Some(130));
+}
+
+#[test]
+fn logs_are_structured_and_hold_no_payload_and_no_control_character() {
+    let (mut broker, url) = serve(&["--log-level", "trace"]);
+    let secret = "hunter2";
+    let mut reader = sub(&url, &["t", "-n", "1"]);
+    assert!(run(&["pub", "-s", &url, "t", secret]).status.success());
+    assert_eq!(reader.stdout(), "hunter2\n");
+    let mut hostile = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    hostile
+        .write_all(b"GET /\x1b[31m%1b%0a HTTP/1.1\r\nhost: a\r\nx: \x1b\r\n\r\n")
+        .unwrap();
+    hostile.read_to_end(&mut Vec::new()).unwrap();
+    broker.signal("-TERM");
+    let log = broker.rest_of_log();
+    assert_eq!(broker.exit_code(), Some(0));
+    assert!(!log.contains(secret), "a payload is in the log");
+    for line in log.lines() {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["timestamp"].is_string() && line["level"].is_string());
+    }
+}
+
+#[test]
+fn a_benchmark_counts_what_it_did() {
+    let (broker, url) = serve(&[]);
+    let pid = broker.child.id().to_string();
+    let bench = run(&[
+        "bench",
+        "-s",
+        &url,
+        "--duration",
+        "200ms",
+        "--in-flight",
+        "1",
+        "--warmup",
+        "50ms",
+        "-p",
+        "2",
+        "-n",
+        "4",
+        "--topics",
+        "2",
+        "--format",
+        "json",
+        "--server-pid",
+        &pid,
+    ]);
+    let report: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
+    let figure = |name: &str| report[name].as_u64().unwrap();
+    assert!(
+        figure("published") > 0 && figure("delivered") > 0,
+        "{report}"
+    );
+    assert_eq!((figure("lost"), figure("order_breaks")), (0, 0), "{report}");
+    assert!(report["server_cpu_s"].is_number());
+}
