@@ -37,6 +37,7 @@ pub(crate) enum Limit {
     Subscriptions,
     Tags,
     RequestBytes,
+    ReceivingBytes,
     PayloadBytes,
     Attributes,
     AttributesBytes,
@@ -45,6 +46,21 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
+    const ALL: [Self; 12] = [
+        Self::Connections,
+        Self::FirstBytes,
+        Self::SubscriptionsPerConnection,
+        Self::Subscriptions,
+        Self::Tags,
+        Self::RequestBytes,
+        Self::ReceivingBytes,
+        Self::PayloadBytes,
+        Self::Attributes,
+        Self::AttributesBytes,
+        Self::RequestTimeout,
+        Self::Stalled,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -53,6 +69,7 @@ impl Limit {
             Self::Subscriptions => "subscriptions",
             Self::Tags => "tags",
             Self::RequestBytes => "request_bytes",
+            Self::ReceivingBytes => "receiving_bytes",
             Self::PayloadBytes => "payload_bytes",
             Self::Attributes => "attributes",
             Self::AttributesBytes => "attributes_bytes",
@@ -131,6 +148,10 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         registry.register_collector(Box::new(BrokerFigures(broker)));
+        // There from the start, so that a rate sees the first refusal.
+        for limit in Limit::ALL {
+            metrics.reject_many(limit, 0);
+        }
         metrics
     }
 

@@ -126,6 +126,9 @@ pub(crate) struct ServeArgs {
     /// How long a request may take to arrive
     #[arg(long, env = "BROKER_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::REQUEST_TIMEOUT))]
     pub(crate) request_timeout: Duration,
+    /// The most bytes of requests that have not arrived completely, of all connections together
+    #[arg(long, env = "BROKER_RECEIVING_BYTES_MAX", value_name = "SIZE", help_heading = "Connections", default_value_t = bytes(front_door::RECEIVING_BYTES_MAX))]
+    pub(crate) receiving_bytes_max: ByteSize,
     /// How often a silent connection is pinged
     #[arg(long, env = "BROKER_KEEPALIVE_INTERVAL", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::KEEPALIVE_INTERVAL))]
     pub(crate) keepalive_interval: Duration,

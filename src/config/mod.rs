@@ -46,6 +46,13 @@ impl TryFrom<ServeArgs> for Config {
             tags_max: args.tags_max,
         };
         limits.check()?;
+        let request_bytes = limits.message_bytes_max() as u64;
+        ensure!(
+            args.receiving_bytes_max.as_u64() >= request_bytes,
+            "receiving_bytes_max of {} is below {request_bytes}, the size of the largest message \
+             allowed",
+            args.receiving_bytes_max.as_u64(),
+        );
         let positive = [
             ("connections_max", args.connections_max > 0),
             (
@@ -74,6 +81,7 @@ impl TryFrom<ServeArgs> for Config {
                 keepalive_timeout: *args.keepalive_timeout,
                 idle_timeout: *args.idle_timeout,
                 request_timeout: *args.request_timeout,
+                receiving_bytes_max: args.receiving_bytes_max.as_u64() as usize,
                 stall_timeout: *args.stall_timeout,
                 drain_timeout: *args.drain_timeout,
                 drain_delay: *args.drain_delay,

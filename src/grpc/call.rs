@@ -6,6 +6,7 @@
 
 use std::{
     pin::{Pin, pin},
+    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -33,6 +34,8 @@ pub(super) enum CallError {
     NotOneMessage { found: &'static str },
     #[error("request of {bytes} bytes exceeds the limit of {max}")]
     TooLarge { bytes: usize, max: usize },
+    #[error("requests in progress take {max} bytes together, which is the limit")]
+    ReceivingTooMuch { max: usize },
     #[error("request is compressed: the broker takes `identity` only")]
     Compressed,
     #[error("grpc-timeout `{value}` is not valid: use up to 8 digits and one of H, M, S, m, u, n")]
@@ -45,16 +48,59 @@ pub(super) enum CallError {
     BrokenOff(#[source] axum::Error),
 }
 
-/// Reads the request's one message, within its limit, the caller's deadline and our own patience.
+/// What requests may take while they arrive.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    /// The largest request, in bytes.
+    pub(crate) request_bytes_max: usize,
+    /// How long one may take.
+    pub(crate) patience: Duration,
+    /// The most bytes of all requests that have not arrived completely.
+    pub(crate) bytes_max: usize,
+    pub(crate) bytes: AtomicUsize,
+}
+
+/// The bytes of one request that has not arrived completely.
+struct Received<'r> {
+    receiving: &'r Receiving,
+    buffer: BytesMut,
+    counted: usize,
+}
+
+impl Received<'_> {
+    fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
+        let max = self.receiving.bytes_max;
+        let before = self
+            .receiving
+            .bytes
+            .fetch_add(data.len(), Ordering::Relaxed);
+        self.counted += data.len();
+        if before + data.len() > max {
+            return Err(CallError::ReceivingTooMuch { max });
+        }
+        self.buffer.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Drop for Received<'_> {
+    fn drop(&mut self) {
+        self.receiving
+            .bytes
+            .fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+/// Reads the request's one message, within its limits, the caller's deadline and our own patience.
 pub(super) async fn read_request<M: Message + Default>(
     body: Body,
-    bytes_max: usize,
     deadline: Deadline,
-    patience: Duration,
+    receiving: &Receiving,
 ) -> Result<M, CallError> {
+    let patience = receiving.patience;
     let timeout = Instant::now() + patience;
     let until = deadline.at().map_or(timeout, |at| at.min(timeout));
-    let message = match tokio::time::timeout_at(until, read_message(body, bytes_max)).await {
+    let message = match tokio::time::timeout_at(until, read_message(body, receiving)).await {
         Ok(read) => read?,
         Err(_) if until < timeout => return Err(CallError::DeadlineExceeded),
         Err(_) => return Err(CallError::TimedOut { after: patience }),
@@ -62,26 +108,33 @@ pub(super) async fn read_request<M: Message + Default>(
     M::decode(message).map_err(CallError::Malformed)
 }
 
-async fn read_message(body: Body, bytes_max: usize) -> Result<Bytes, CallError> {
+async fn read_message(body: Body, receiving: &Receiving) -> Result<Bytes, CallError> {
     let mut body = pin!(body);
-    let mut received = BytesMut::new();
+    let mut received = Received {
+        receiving,
+        buffer: BytesMut::new(),
+        counted: 0,
+    };
     let mut announced = None;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(CallError::BrokenOff)?.into_data() else {
             continue;
         };
-        received.extend_from_slice(&data);
-        if announced.is_none() && received.len() >= PREFIX_BYTES {
-            announced = Some(announced_bytes(&mut received, bytes_max)?);
+        received.extend(&data)?;
+        let buffer = &mut received.buffer;
+        if announced.is_none() && buffer.len() >= PREFIX_BYTES {
+            announced = Some(announced_bytes(buffer, receiving.request_bytes_max)?);
         }
-        if announced.is_some_and(|bytes| received.len() > bytes) {
+        if announced.is_some_and(|bytes| buffer.len() > bytes) {
             return Err(CallError::NotOneMessage {
                 found: "more than one message",
             });
         }
     }
     match announced {
-        Some(bytes) if received.len() == bytes => Ok(received.freeze()),
+        Some(bytes) if received.buffer.len() == bytes => {
+            Ok(std::mem::take(&mut received.buffer).freeze())
+        }
         Some(_) => Err(CallError::NotOneMessage {
             found: "a part of a message",
         }),
@@ -154,10 +207,19 @@ impl http_body::Body for Answer {
 
 #[cfg(test)]
 mod tests {
+    use tokio_stream::StreamExt;
+
     use super::*;
     use crate::wire::pb;
 
-    const MAX: usize = 100;
+    fn receiving() -> Receiving {
+        Receiving {
+            request_bytes_max: 100,
+            patience: Duration::from_secs(30),
+            bytes_max: 150,
+            bytes: AtomicUsize::new(0),
+        }
+    }
 
     async fn read(chunks: Vec<&[u8]>) -> Result<pb::PublishRequest, String> {
         let chunks: Vec<_> = chunks
@@ -165,10 +227,10 @@ mod tests {
             .map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk)))
             .collect();
         let body = Body::from_stream(tokio_stream::iter(chunks));
-        let patience = Duration::from_secs(30);
-        read_request(body, MAX, Deadline::default(), patience)
-            .await
-            .map_err(|error| error.to_string())
+        let receiving = receiving();
+        let read = read_request(body, Deadline::default(), &receiving).await;
+        assert_eq!(receiving.bytes.into_inner(), 0, "all bytes are given back");
+        read.map_err(|error| error.to_string())
     }
 
     #[track_caller]
@@ -219,8 +281,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_never_arrives_is_given_up() {
         let never = || Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
-        let patience = Duration::from_secs(30);
-        let read = read_request::<pb::PublishRequest>(never(), MAX, Deadline::default(), patience);
+        let receiving = receiving();
+        let read = read_request::<pb::PublishRequest>(never(), Deadline::default(), &receiving);
         assert_eq!(
             read.await.unwrap_err().to_string(),
             "request did not arrive within 30 s"
@@ -228,7 +290,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", HeaderValue::from_static("100m"));
         let deadline = Deadline::of(&headers).unwrap();
-        let read = read_request::<pb::PublishRequest>(never(), MAX, deadline, patience);
+        let read = read_request::<pb::PublishRequest>(never(), deadline, &receiving);
         assert!(matches!(read.await, Err(CallError::DeadlineExceeded)));
+    }
+
+    #[tokio::test]
+    async fn requests_in_progress_have_a_bound_together() {
+        let receiving = receiving();
+        let part = Bytes::copy_from_slice(&[[0, 0, 0, 0, 100].as_slice(), &[0; 95]].concat());
+        let stuck = || {
+            let part = tokio_stream::once(Ok::<_, std::io::Error>(part.clone()));
+            let body = Body::from_stream(part.chain(tokio_stream::pending()));
+            read_request::<pb::PublishRequest>(body, Deadline::default(), &receiving)
+        };
+        let mut first = pin!(stuck());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(
+            stuck().await.unwrap_err().to_string(),
+            "requests in progress take 150 bytes together, which is the limit"
+        );
+        assert_eq!(receiving.bytes.load(Ordering::Relaxed), 100);
     }
 }

@@ -1,8 +1,10 @@
-//! Ends streams that would never end by themselves (Health/Watch, reflection) when the broker drains.
+//! Ends streams that would never end by themselves (Health/Watch, reflection) when the broker drains,
+//! or when their caller's deadline has passed.
 //!
 //! What the stream still has to say goes first, such as NOT_SERVING to those who watch health.
 
 use std::{
+    future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,13 +13,18 @@ use axum::{
     body::Body,
     extract::{Request, State},
     middleware::Next,
+    response::IntoResponse,
 };
 use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::status::drained_trailers;
+use super::{
+    deadline::Deadline,
+    status::{Refusal, deadline_trailers, drained_trailers},
+};
 
 /// Middleware: puts each response body under the drain's command.
 pub(super) async fn end_on_drain(
@@ -25,10 +32,15 @@ pub(super) async fn end_on_drain(
     request: Request,
     next: Next,
 ) -> Response<Body> {
+    let deadline = match Deadline::of(request.headers()) {
+        Ok(deadline) => deadline.at(),
+        Err(error) => return Refusal::from(error).into_response(),
+    };
     next.run(request).await.map(|body| {
         Body::new(DrainBody {
             body,
             drain: Box::pin(drain.cancelled_owned()),
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             done: false,
         })
     })
@@ -37,6 +49,7 @@ pub(super) async fn end_on_drain(
 struct DrainBody {
     body: Body,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     done: bool,
 }
 
@@ -54,9 +67,15 @@ impl http_body::Body for DrainBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame);
         }
-        std::task::ready!(self.drain.as_mut().poll(cx));
+        let deadline = self.deadline.as_mut();
+        let trailers = if deadline.is_some_and(|at| at.as_mut().poll(cx).is_ready()) {
+            deadline_trailers()
+        } else {
+            std::task::ready!(self.drain.as_mut().poll(cx));
+            drained_trailers()
+        };
         self.done = true;
-        Poll::Ready(Some(Ok(Frame::trailers(drained_trailers()))))
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,16 +22,22 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use self::drain_body::end_on_drain;
-pub(crate) use self::{health::Readiness, slots::SubscriptionSlots, translate::answer_in_grpc};
-use crate::{broker::Broker, metrics::Metrics, wire, wire::frame::Form};
+pub(crate) use self::{
+    call::Receiving, health::Readiness, slots::SubscriptionSlots, translate::answer_in_grpc,
+};
+use crate::{
+    broker::{Broker, Limits},
+    metrics::Metrics,
+    wire,
+    wire::frame::Form,
+};
 
 /// What the methods need to know; shared by all calls.
 #[derive(Debug)]
 pub(crate) struct PubSub {
     pub(crate) broker: Broker,
     pub(crate) metrics: Arc<Metrics>,
-    /// How long a request may take to arrive.
-    pub(crate) request_timeout: Duration,
+    pub(crate) receiving: Receiving,
     /// The heartbeat intervals that a subscriber may ask for.
     pub(crate) heartbeat_interval: RangeInclusive<Duration>,
 }
@@ -39,9 +45,8 @@ pub(crate) struct PubSub {
 impl PubSub {
     /// The largest request: the largest message, its fields' keys and lengths, and fields unknown
     /// to this version.
-    fn request_bytes_max(&self) -> usize {
+    pub(crate) fn request_bytes_max(limits: &Limits) -> usize {
         const FIELDS_BYTES: usize = 64 * 1024;
-        let limits = self.broker.limits();
         limits.payload_bytes_max + limits.attributes_bytes_max.max(FIELDS_BYTES)
     }
 }

@@ -42,13 +42,8 @@ pub(super) async fn publish(
 
 async fn publish_one(service: &PubSub, request: Request) -> Result<PublishResponse, Refusal> {
     let deadline = Deadline::of(request.headers())?;
-    let request: PublishRequest = read_request(
-        request.into_body(),
-        service.request_bytes_max(),
-        deadline,
-        service.request_timeout,
-    )
-    .await?;
+    let request: PublishRequest =
+        read_request(request.into_body(), deadline, &service.receiving).await?;
     let started = Instant::now();
     let message = Message::try_from(request)?;
     let receipt = service.broker.publish(message, SystemTime::now())?;

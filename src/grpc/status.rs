@@ -48,6 +48,7 @@ impl Refusal {
         match self {
             Self::Call(error) => match error {
                 CallError::TooLarge { .. } => Some(Limit::RequestBytes),
+                CallError::ReceivingTooMuch { .. } => Some(Limit::ReceivingBytes),
                 CallError::TimedOut { .. } => Some(Limit::RequestTimeout),
                 CallError::Malformed(_)
                 | CallError::NotOneMessage { .. }
@@ -77,7 +78,9 @@ impl Refusal {
                 CallError::Malformed(_)
                 | CallError::NotOneMessage { .. }
                 | CallError::MalformedTimeout { .. } => Code::InvalidArgument,
-                CallError::TooLarge { .. } => Code::ResourceExhausted,
+                CallError::TooLarge { .. } | CallError::ReceivingTooMuch { .. } => {
+                    Code::ResourceExhausted
+                }
                 CallError::Compressed => Code::Unimplemented,
                 CallError::DeadlineExceeded | CallError::TimedOut { .. } => Code::DeadlineExceeded,
                 CallError::BrokenOff(_) => Code::Cancelled,
@@ -157,7 +160,7 @@ pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
 /// What the trailers say when the caller's own deadline ends a stream.
 pub(super) fn deadline_trailers() -> HeaderMap {
     trailers(&Status::deadline_exceeded(
-        "the caller's deadline ended the subscription",
+        "the caller's deadline ended the stream",
     ))
 }
 
@@ -187,6 +190,9 @@ pub(super) fn from_http(answer: StatusCode, path: &str) -> Status {
     match answer {
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
             Status::unimplemented(format!("the broker has no method {path}"))
+        }
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            Status::unimplemented(format!("{path} needs HTTP/2"))
         }
         StatusCode::REQUEST_TIMEOUT => {
             Status::deadline_exceeded("the request took longer than the broker allows")

@@ -22,7 +22,7 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header::CONTENT_TYPE};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
@@ -62,6 +62,10 @@ pub(super) async fn subscribe(
     if !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
+    // HTTP/1.1 has no ping to tell a silent subscriber from one that is gone.
+    if request.version() < Version::HTTP_2 {
+        return StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response();
+    }
     match open_stream(&service, &slots, request, form).await {
         Ok(stream) => stream.into_response(),
         Err(refusal) => {
@@ -80,13 +84,8 @@ async fn open_stream(
     form: Form,
 ) -> Result<DeliveryStream, Refusal> {
     let deadline = Deadline::of(request.headers())?;
-    let request: SubscribeRequest = read_request(
-        request.into_body(),
-        service.request_bytes_max(),
-        deadline,
-        service.request_timeout,
-    )
-    .await?;
+    let request: SubscribeRequest =
+        read_request(request.into_body(), deadline, &service.receiving).await?;
     let request = Subscribe::try_from(request)?;
     if let Some(interval) = request.heartbeat_interval
         && !service.heartbeat_interval.contains(&interval)
@@ -102,7 +101,7 @@ async fn open_stream(
         .ok_or_else(|| Refusal::TooManyOnConnection { max: slots.max() })?;
     let mut subscription = service.broker.subscribe(request.options)?;
     if let Some(end) = subscription.watch_end() {
-        lifeline::watch(end);
+        lifeline::watch(end, deadline.at());
     }
     let form = match form {
         Form::Full if request.text => Form::Text,

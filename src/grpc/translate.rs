@@ -19,8 +19,47 @@ pub(crate) async fn answer_in_grpc(request: Request, next: Next) -> Response<Bod
     from_http(response.status(), &path).into_http()
 }
 
+/// `application/grpc`, as such or with a codec or parameters. gRPC-Web is another protocol.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    const GRPC: &[u8] = b"application/grpc";
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return false;
+    };
+    let value = value.as_bytes();
+    value
+        .get(..GRPC.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+        && matches!(value.get(GRPC.len()), None | Some(b'+' | b';' | b' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_from_what_begins_like_it() {
+        let check = |value: &'static str, expected| {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(value))];
+            assert_eq!(is_grpc(&HeaderMap::from_iter(headers)), expected, "{value}");
+        };
+        for value in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/GRPC; charset=x",
+        ] {
+            check(value, true);
+        }
+        for value in [
+            "",
+            "application/json",
+            "application/grpc-web",
+            "application/grpc-web-text+proto",
+            "application/grpcfoo",
+        ] {
+            check(value, false);
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
 }

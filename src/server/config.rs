@@ -26,6 +26,8 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// A 1 MiB payload at 35 kB/s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// 256 MiB: as many of the largest requests by default, each arriving slowly.
+pub const RECEIVING_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Longer than a garbage collection, shorter than an operator's patience.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Below the 30 s that Kubernetes gives between SIGTERM and SIGKILL.
@@ -72,6 +74,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// How long a request may take to arrive.
     pub request_timeout: Duration,
+    /// The most bytes of requests that have not arrived completely, of all connections together.
+    pub receiving_bytes_max: usize,
     /// How long a reader may take nothing while messages wait.
     pub stall_timeout: Duration,
     /// How long streams and calls have to end on shutdown.
@@ -95,6 +99,7 @@ impl Default for ServerConfig {
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
+            receiving_bytes_max: RECEIVING_BYTES_MAX,
             stall_timeout: STALL_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
             drain_delay: DRAIN_DELAY,

@@ -24,12 +24,13 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
     config::{self, ServerConfig},
     sniff::{Prefixed, Protocol, sniff},
+    write_timeout::WriteTimeout,
 };
 use crate::{
     grpc::{SubscriptionSlots, lifeline},
@@ -46,11 +47,17 @@ pub(super) struct Context {
     pub(super) drain: CancellationToken,
     /// Let go of everything.
     pub(super) close: CancellationToken,
+    /// The tasks of all HTTP/2 streams.
+    pub(super) streams: TaskTracker,
 }
 
 pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
+    let config = &context.config;
+    // A peer that takes nothing is given as long as one that answers nothing.
+    let write_timeout = config.keepalive_interval + config.keepalive_timeout;
+    let stream = WriteTimeout::new(stream, write_timeout);
     let sniffed = tokio::select! {
-        sniffed = tokio::time::timeout(context.config.first_bytes_timeout, sniff(stream)) => sniffed,
+        sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)) => sniffed,
         // A connection that has not spoken has nothing to finish.
         () = context.drain.cancelled() => return,
     };
@@ -66,13 +73,13 @@ pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
     }
 }
 
-async fn serve_http2(stream: Prefixed<TcpStream>, context: &Arc<Context>) {
+async fn serve_http2(stream: Prefixed<WriteTimeout<TcpStream>>, context: &Arc<Context>) {
     let config = &context.config;
     let activity = Arc::new(Activity::default());
     let executor = StreamExecutor {
         grace: config.stall_timeout,
         activity: Arc::clone(&activity),
-        metrics: Arc::clone(&context.metrics),
+        context: Arc::clone(context),
     };
     let streams_max =
         config.subscriptions_per_connection_max + config::OTHER_STREAMS_PER_CONNECTION;
@@ -90,7 +97,7 @@ async fn serve_http2(stream: Prefixed<TcpStream>, context: &Arc<Context>) {
     drive(connection, context, Some(&activity)).await;
 }
 
-async fn serve_http1(stream: Prefixed<TcpStream>, context: &Arc<Context>) {
+async fn serve_http1(stream: Prefixed<WriteTimeout<TcpStream>>, context: &Arc<Context>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)
@@ -118,7 +125,7 @@ trait Finish: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Finish for http2::Connection<TokioIo<Prefixed<TcpStream>>, S, StreamExecutor>
+impl<S> Finish for http2::Connection<TokioIo<Prefixed<WriteTimeout<TcpStream>>>, S, StreamExecutor>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -130,7 +137,7 @@ where
     }
 }
 
-impl<S> Finish for http1::Connection<TokioIo<Prefixed<TcpStream>>, S>
+impl<S> Finish for http1::Connection<TokioIo<Prefixed<WriteTimeout<TcpStream>>>, S>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -194,7 +201,7 @@ async fn idle(activity: Option<&Activity>, timeout: Duration) {
 struct StreamExecutor {
     grace: Duration,
     activity: Arc<Activity>,
-    metrics: Arc<Metrics>,
+    context: Arc<Context>,
 }
 
 impl<F> Executor<F> for StreamExecutor
@@ -204,12 +211,15 @@ where
     fn execute(&self, stream: F) {
         self.activity.started.fetch_add(1, Ordering::Relaxed);
         self.activity.open.fetch_add(1, Ordering::Relaxed);
-        self.metrics.streams.inc();
+        self.context.metrics.streams.inc();
         let open = OpenStream(self.clone());
-        tokio::spawn(async move {
-            let grace = open.0.grace;
-            lifeline::drive(stream, grace).await;
-            drop(open);
+        self.context.streams.spawn(async move {
+            let Self { grace, context, .. } = &open.0;
+            tokio::select! {
+                biased;
+                () = lifeline::drive(stream, *grace) => {}
+                () = context.close.cancelled() => {}
+            }
         });
     }
 }
@@ -220,6 +230,6 @@ struct OpenStream(StreamExecutor);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.activity.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.streams.dec();
+        self.0.context.metrics.streams.dec();
     }
 }

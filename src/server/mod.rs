@@ -1,13 +1,14 @@
 //! The front door: accepts connections, serves them, and brings everything to an orderly end.
 //!
 //! One port carries gRPC and HTTP/1.1. Every connection, stream, wait and buffer has a limit in
-//! [`ServerConfig`]. When [`Server::run`] returns, no connection is left.
+//! [`ServerConfig`]. When [`Server::run`] returns, no connection and no stream is left.
 
 mod accept;
 mod config;
 mod connection;
 mod routes;
 mod sniff;
+mod write_timeout;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -101,6 +102,7 @@ impl Server {
             metrics,
             drain,
             close,
+            streams: TaskTracker::new(),
             config,
         });
         let connections = TaskTracker::new();
@@ -147,6 +149,10 @@ async fn finish(broker: &Broker, context: &Context, connections: &TaskTracker) {
         context.close.cancel();
         connections.wait().await;
     }
+    // Without its connection a stream has nothing left to do.
+    context.close.cancel();
+    context.streams.close();
+    context.streams.wait().await;
     tracing::info!("drained");
 }
 

@@ -1,6 +1,9 @@
 //! All that is served on the one port, and the layers around it.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use axum::{Router, body::Body, extract::Request, middleware};
 use http::{Response, StatusCode};
@@ -15,7 +18,7 @@ use tracing::{Level, Span};
 use super::config::ServerConfig;
 use crate::{
     broker::Broker,
-    grpc::{self, PubSub, Readiness},
+    grpc::{self, PubSub, Readiness, Receiving},
     http as plain_http,
     metrics::Metrics,
 };
@@ -31,24 +34,29 @@ pub(super) fn router(
     extra: Router,
 ) -> Router {
     let pubsub = Arc::new(PubSub {
+        receiving: Receiving {
+            request_bytes_max: PubSub::request_bytes_max(broker.limits()),
+            patience: config.request_timeout,
+            bytes_max: config.receiving_bytes_max,
+            bytes: AtomicUsize::new(0),
+        },
         broker,
         metrics: Arc::clone(&metrics),
-        request_timeout: config.request_timeout,
         heartbeat_interval: config.heartbeat_interval.clone(),
     });
-    // Streams last as long as they like; only plain HTTP has a time to finish in.
-    let http_timeout =
+    // A stream lasts as long as it likes once it has begun, and our own methods keep their own time.
+    let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, config.request_timeout);
-    let companions = grpc::companion_routes(&readiness, drain);
-    let http = plain_http::routes(readiness, metrics).layer(http_timeout);
+    let companions = grpc::companion_routes(&readiness, drain).reset_fallback();
+    let http = plain_http::routes(readiness, metrics);
     let trace = TraceLayer::new_for_grpc()
         .make_span_with(request_span)
         .on_request(DefaultOnRequest::new().level(Level::TRACE))
         .on_response(DefaultOnResponse::new().level(Level::DEBUG))
         .on_failure(DefaultOnFailure::new().level(Level::DEBUG));
     Router::new()
-        .merge(http)
-        .merge(companions.reset_fallback())
+        .merge(http.layer(timeout))
+        .merge(companions.layer(timeout))
         .merge(extra)
         .merge(grpc::pubsub_routes(pubsub))
         .fallback(async || StatusCode::NOT_FOUND)

@@ -190,3 +190,38 @@ async fn a_panic_is_answered_and_the_broker_lives_on() {
 async fn panics() -> &'static str {
     panic!("on purpose")
 }
+
+#[tokio::test]
+async fn a_health_check_that_never_arrives_and_a_watch_past_its_deadline_are_ended() {
+    let config = ServerConfig {
+        request_timeout: std::time::Duration::from_millis(50),
+        ..ServerConfig::default()
+    };
+    let broker = Running::start_with(config, Limits::default()).await;
+    let mut raw = Raw::connect(broker.address).await;
+    let check = raw.grpc("/grpc.health.v1.Health/Check");
+    let never = raw.start(check).await;
+    let (_, status, _) = within(never.response()).await.finished().await;
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+
+    let mut health = HealthClient::new(channel(&broker).await);
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request
+        .metadata_mut()
+        .insert("grpc-timeout", "100m".parse().unwrap());
+    let mut watch = within(health.watch(request)).await.unwrap().into_inner();
+    let first = within(watch.message()).await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+    let status = within(watch.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_subscription_needs_http2() {
+    let broker = Running::start().await;
+    let request = "POST /pubsub.v1.PubSubService/Subscribe HTTP/1.1\r\nhost: t\r\n\
+                   content-type: application/grpc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (_, answer) = http1(broker.address, request).await;
+    assert_eq!(answer, "");
+    assert_eq!(broker.broker.snapshot().subscriptions, 0);
+}

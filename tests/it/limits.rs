@@ -517,7 +517,7 @@ async fn the_callers_deadline_ends_a_subscription() {
     check(
         &status,
         Code::DeadlineExceeded,
-        "the caller's deadline ended the subscription",
+        "the caller's deadline ended the stream",
     );
     broker.until(|s| s.subscriptions == 0).await;
 }
