@@ -92,10 +92,14 @@ impl Raw {
 
     /// Sends the headers of a request, with more to come.
     pub(crate) async fn start(&mut self, request: request::Builder) -> Call {
+        self.begin(request, false).await
+    }
+
+    async fn begin(&mut self, request: request::Builder, whole: bool) -> Call {
         let request = request.body(()).unwrap();
         let ready = self.requests.clone().ready();
         let mut requests = within(ready).await.unwrap();
-        let (response, body) = requests.send_request(request, false).unwrap();
+        let (response, body) = requests.send_request(request, whole).unwrap();
         Call { response, body }
     }
 
@@ -108,8 +112,11 @@ impl Raw {
 
     /// Sends a request with all of its body.
     pub(crate) async fn call(&mut self, request: request::Builder, body: Bytes) -> Response {
-        let mut call = self.start(request).await;
-        call.send(body, true);
+        // An answer may come, and end the stream, before an empty body could be sent.
+        let mut call = self.begin(request, body.is_empty()).await;
+        if !body.is_empty() {
+            call.send(body, true);
+        }
         call.response().await
     }
 
