@@ -6,9 +6,10 @@
 mod accept;
 mod config;
 mod connection;
+mod http2;
+mod outbox;
 mod routes;
 mod sniff;
-mod write_timeout;
 mod workers;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -103,8 +104,9 @@ impl Server {
         let readiness = Readiness::new().await;
         let metrics = Arc::new(Metrics::new(broker.clone()));
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
+        let pubsub = Arc::new(routes::pubsub(broker.clone(), &config, &metrics));
         let router = routes::router(
-            broker.clone(),
+            Arc::clone(&pubsub),
             &config,
             readiness.clone(),
             Arc::clone(&metrics),
@@ -112,11 +114,11 @@ impl Server {
             extra,
         );
         let context = Arc::new(Context {
+            pubsub,
             router,
             metrics,
             drain,
             close,
-            streams: TaskTracker::new(),
             config,
         });
         let connections = TaskTracker::new();
@@ -163,10 +165,6 @@ async fn finish(broker: &Broker, context: &Context, connections: &TaskTracker) {
         context.close.cancel();
         connections.wait().await;
     }
-    // Without its connection a stream has nothing left to do.
-    context.close.cancel();
-    context.streams.close();
-    context.streams.wait().await;
     tracing::info!("drained");
 }
 
