@@ -1,12 +1,13 @@
 //! `broker` without a subcommand: serves until it is told to stop.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, SystemTime},
-};
+use std::{num::NonZero, process::ExitCode, thread, time::SystemTime};
 
 use anyhow::Context;
 use fanfare::{broker::Broker, server::Server};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::oneshot,
+};
 
 use crate::{
     config::{Config, ServeArgs},
@@ -14,25 +15,64 @@ use crate::{
 };
 
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let threads = match args.threads {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
+    };
     let config = Config::try_from(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let served = runtime.block_on(run(config));
+    let workers: Vec<Worker> = (1..threads)
+        .map(Worker::start)
+        .collect::<anyhow::Result<_>>()?;
+    let runtime = one_thread()?;
+    let mut handles: Vec<Handle> = workers.iter().map(|worker| worker.handle.clone()).collect();
+    handles.push(runtime.handle().clone());
+    let served = runtime.block_on(run(config, handles));
     // A handler that never ends must not keep the process.
-    runtime.shutdown_timeout(Duration::ZERO);
+    runtime.shutdown_background();
     served
 }
 
-async fn run(config: Config) -> anyhow::Result<ExitCode> {
+fn one_thread() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
+/// A thread with a runtime of its own, which ends with the process or when this is dropped.
+struct Worker {
+    handle: Handle,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Worker {
+    fn start(index: usize) -> anyhow::Result<Self> {
+        let runtime = one_thread()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                drop(runtime.block_on(stopped));
+                runtime.shutdown_background();
+            })
+            .context("cannot start a thread")?;
+        Ok(Self {
+            handle,
+            _stop: stop,
+        })
+    }
+}
+
+async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let broker = Broker::new(config.limits, first_epoch()?)?;
     let server = Server::bind(config.server, broker).await?;
+    let server = server.with_workers(workers);
     let address = server.local_addr().context("cannot tell the address")?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = std::pin::pin!(server.run(async {
         // Both an order to stop and a caller that is gone end the service.
         drop(stopped.await);

@@ -69,6 +69,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BROKER_LISTEN", value_name = "ADDRESS", default_value_t = front_door::LISTEN)]
     pub(crate) listen: SocketAddr,
 
+    /// How many threads serve connections; 0 takes one for each processor
+    #[arg(long, env = "BROKER_THREADS", value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+
     /// The largest payload; 16MiB at most
     #[arg(long, env = "BROKER_PAYLOAD_BYTES_MAX", value_name = "SIZE", help_heading = "Messages", default_value_t = bytes(limits::PAYLOAD_BYTES_MAX))]
     pub(crate) payload_bytes_max: ByteSize,

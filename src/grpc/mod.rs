@@ -17,14 +17,19 @@ mod translate;
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use axum::{Router, middleware, routing::post};
+use axum::{
+    Extension, Router, body::Body, extract::Request, middleware, response::IntoResponse,
+    routing::any,
+};
+use http::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use self::drain_body::end_on_drain;
 pub(crate) use self::{
-    call::Receiving, health::Readiness, slots::SubscriptionSlots, translate::answer_in_grpc,
+    call::Receiving, health::Readiness, slots::SubscriptionSlots, status::internal_error,
+    translate::answer_in_grpc,
 };
+use self::{drain_body::end_on_drain, translate::is_grpc};
 use crate::{
     broker::{Broker, Limits},
     metrics::Metrics,
@@ -51,26 +56,74 @@ impl PubSub {
     }
 }
 
-/// The routes of `PubSubService` under both its names.
+/// A method of `PubSubService`, under either of its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Publish,
+    Subscribe(Form),
+}
+
+impl Method {
+    const ALL: [(&str, Self); 4] = [
+        ("/pubsub.v1.PubSubService/Publish", Self::Publish),
+        (
+            "/pubsub.v1.PubSubService/Subscribe",
+            Self::Subscribe(Form::Full),
+        ),
+        ("/proto.PubSubService/Publish", Self::Publish),
+        (
+            "/proto.PubSubService/Subscribe",
+            Self::Subscribe(Form::PayloadOnly),
+        ),
+    ];
+
+    /// The method that a request's path names.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find_map(|(name, method)| (name == path).then_some(method))
+    }
+
+    pub(crate) async fn call(
+        self,
+        service: &PubSub,
+        slots: &SubscriptionSlots,
+        request: Request,
+    ) -> Response<Body> {
+        if request.method() != http::Method::POST {
+            return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        }
+        if !is_grpc(request.headers()) {
+            return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+        }
+        let answered = match self {
+            Self::Publish => publish::publish(service, request).await,
+            Self::Subscribe(form) => subscribe::subscribe(service, slots, request, form).await,
+        };
+        answered.unwrap_or_else(|refusal| {
+            if let Some(limit) = refusal.limit() {
+                service.metrics.reject(limit);
+            }
+            refusal.into_response()
+        })
+    }
+}
+
+/// Our own methods for those who do not call them directly: HTTP/1.1.
 pub(crate) fn pubsub_routes(service: Arc<PubSub>) -> Router {
-    let path = |service: &str, method: &str| format!("/{service}/{method}");
-    Router::new()
-        .route(&path(wire::SERVICE, "Publish"), post(publish::publish))
-        .route(
-            &path(wire::SERVICE, "Subscribe"),
-            post(|state, slots, request| subscribe::subscribe(state, slots, request, Form::Full)),
-        )
-        .route(
-            &path(wire::REFERENCE_SERVICE, "Publish"),
-            post(publish::publish),
-        )
-        .route(
-            &path(wire::REFERENCE_SERVICE, "Subscribe"),
-            post(|state, slots, request| {
-                subscribe::subscribe(state, slots, request, Form::PayloadOnly)
+    let route = |router: Router, (path, method): (&str, Method)| {
+        let service = Arc::clone(&service);
+        router.route(
+            path,
+            any(async move |Extension(slots), request: Request| {
+                // HTTP/1.1 has no ping to tell a silent subscriber from one that is gone.
+                match method {
+                    Method::Subscribe(_) => StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response(),
+                    Method::Publish => method.call(&service, &slots, request).await,
+                }
             }),
         )
-        .with_state(service)
+    };
+    Method::ALL.into_iter().fold(Router::new(), route)
 }
 
 /// Health and reflection. Their streams, which would never end by themselves, end on drain.

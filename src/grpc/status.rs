@@ -201,3 +201,8 @@ pub(super) fn from_http(answer: StatusCode, path: &str) -> Status {
         _ => Status::internal(format!("the broker failed with HTTP status {answer}")),
     }
 }
+
+/// What the caller is told of a defect, which the log tells in full.
+pub(crate) fn internal_error() -> Response<Body> {
+    Status::internal("the broker failed; the defect is logged").into_http()
+}

@@ -15,14 +15,9 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Extension,
-    body::Body,
-    extract::{Request, State},
-    response::IntoResponse,
-};
+use axum::{body::Body, extract::Request, response::IntoResponse};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
@@ -33,7 +28,6 @@ use super::{
     lifeline,
     slots::{Slot, SubscriptionSlots},
     status::{Refusal, deadline_trailers, ended_trailers},
-    translate::is_grpc,
 };
 use crate::{
     broker::{BatchLimit, Subscription},
@@ -54,27 +48,13 @@ const BATCH: BatchLimit = BatchLimit {
 };
 
 pub(super) async fn subscribe(
-    State(service): State<Arc<PubSub>>,
-    Extension(slots): Extension<SubscriptionSlots>,
+    service: &PubSub,
+    slots: &SubscriptionSlots,
     request: Request,
     form: Form,
-) -> Response<Body> {
-    if !is_grpc(request.headers()) {
-        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
-    }
-    // HTTP/1.1 has no ping to tell a silent subscriber from one that is gone.
-    if request.version() < Version::HTTP_2 {
-        return StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response();
-    }
-    match open_stream(&service, &slots, request, form).await {
-        Ok(stream) => stream.into_response(),
-        Err(refusal) => {
-            if let Some(limit) = refusal.limit() {
-                service.metrics.reject(limit);
-            }
-            refusal.into_response()
-        }
-    }
+) -> Result<Response<Body>, Refusal> {
+    let stream = open_stream(service, slots, request, form).await?;
+    Ok(stream.into_response())
 }
 
 async fn open_stream(

@@ -8,7 +8,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Context};
+use super::{
+    connection::{self, Context},
+    workers::Workers,
+};
 use crate::metrics::Limit;
 
 /// How long to wait after a failed accept: out of file descriptors, the next one fails as well, and
@@ -22,6 +25,7 @@ pub(super) async fn accept(
     listener: &TcpListener,
     context: &Arc<Context>,
     connections: &TaskTracker,
+    workers: &Workers,
 ) {
     let mut refused = Warning::default();
     let mut failed = Warning::default();
@@ -43,11 +47,11 @@ pub(super) async fn accept(
             });
             continue;
         }
-        admit(stream, context, connections);
+        admit(stream, context, connections, workers);
     }
 }
 
-fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker) {
+fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker, workers: &Workers) {
     // Small frames go out at once; a connection that cannot do that works all the same.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -55,10 +59,13 @@ fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker) {
     context.metrics.connections_accepted.inc();
     context.metrics.connections.inc();
     let open = OpenConnection(Arc::clone(context));
-    connections.spawn(async move {
+    let handed_over = workers.spawn(connections, stream, |stream| async move {
         connection::serve(stream, Arc::clone(&open.0)).await;
         drop(open);
     });
+    if let Err(error) = handed_over {
+        tracing::warn!(%error, "cannot hand a connection over");
+    }
 }
 
 /// Counts a connection as open until it is dropped, also when its task panics.

@@ -23,17 +23,9 @@ use crate::{
     metrics::Metrics,
 };
 
-/// gRPC, plain HTTP and what an embedding program adds. From the outside in: a span for the request,
-/// gRPC answers to gRPC callers, panics answered and logged.
-pub(super) fn router(
-    broker: Broker,
-    config: &ServerConfig,
-    readiness: Readiness,
-    metrics: Arc<Metrics>,
-    drain: CancellationToken,
-    extra: Router,
-) -> Router {
-    let pubsub = Arc::new(PubSub {
+/// What our own methods need to know.
+pub(super) fn pubsub(broker: Broker, config: &ServerConfig, metrics: &Arc<Metrics>) -> PubSub {
+    PubSub {
         receiving: Receiving {
             request_bytes_max: PubSub::request_bytes_max(broker.limits()),
             patience: config.request_timeout,
@@ -41,9 +33,21 @@ pub(super) fn router(
             bytes: AtomicUsize::new(0),
         },
         broker,
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::clone(metrics),
         heartbeat_interval: config.heartbeat_interval.clone(),
-    });
+    }
+}
+
+/// gRPC, plain HTTP and what an embedding program adds. From the outside in: a span for the request,
+/// gRPC answers to gRPC callers, panics answered and logged.
+pub(super) fn router(
+    pubsub: Arc<PubSub>,
+    config: &ServerConfig,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    drain: CancellationToken,
+    extra: Router,
+) -> Router {
     // A stream lasts as long as it likes once it has begun, and our own methods keep their own time.
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, config.request_timeout);

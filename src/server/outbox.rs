@@ -18,14 +18,14 @@ use tokio::{
 
 /// A stream whose writes fail with [`io::ErrorKind::TimedOut`] once they made no progress for a time.
 #[derive(Debug)]
-pub(super) struct WriteTimeout<S> {
+pub(super) struct Outbox<S> {
     stream: S,
     timeout: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> WriteTimeout<S> {
+impl<S> Outbox<S> {
     pub(super) fn new(stream: S, timeout: Duration) -> Self {
         Self {
             stream,
@@ -52,7 +52,7 @@ impl<S> WriteTimeout<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -62,7 +62,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,7 +107,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_makes_no_progress_times_out() {
         let (_peer, stream) = tokio::io::duplex(4);
-        let mut stream = WriteTimeout::new(stream, TIMEOUT);
+        let mut stream = Outbox::new(stream, TIMEOUT);
         let error = stream.write_all(b"too much").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -115,7 +115,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_begins_the_time_anew() {
         let (mut peer, stream) = tokio::io::duplex(1);
-        let mut stream = WriteTimeout::new(stream, TIMEOUT);
+        let mut stream = Outbox::new(stream, TIMEOUT);
         let slow = async {
             for _ in 0..5 {
                 tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;

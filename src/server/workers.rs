@@ -1,0 +1,81 @@
+//! The runtimes that connections are spread over.
+
+use std::{
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{net::TcpStream, runtime::Handle};
+use tokio_util::task::TaskTracker;
+
+/// Runtimes, each with the number of its connections.
+#[derive(Debug)]
+pub(super) struct Workers(Vec<(Handle, Arc<AtomicUsize>)>);
+
+impl Workers {
+    /// Without any, connections stay on the runtime that accepts them.
+    pub(super) fn new(handles: Vec<Handle>) -> Self {
+        Self(
+            handles
+                .into_iter()
+                .map(|handle| (handle, Arc::default()))
+                .collect(),
+        )
+    }
+
+    /// Serves a connection on the runtime that has the fewest.
+    ///
+    /// # Errors
+    /// The socket cannot move to another runtime.
+    pub(super) fn spawn<F>(
+        &self,
+        tasks: &TaskTracker,
+        stream: TcpStream,
+        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let fewest = self
+            .0
+            .iter()
+            .min_by_key(|(_, count)| count.load(Ordering::Relaxed));
+        let Some((handle, count)) = fewest else {
+            tasks.spawn(serve(stream));
+            return Ok(());
+        };
+        // A socket belongs to the runtime that it was made on.
+        let stream = stream.into_std()?;
+        let counted = Counted::new(count);
+        tasks.spawn_on(
+            async move {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => serve(stream).await,
+                    Err(error) => tracing::warn!(%error, "cannot hand a connection over"),
+                }
+                drop(counted);
+            },
+            handle,
+        );
+        Ok(())
+    }
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
