@@ -42,11 +42,12 @@ pub(crate) enum Limit {
     Attributes,
     AttributesBytes,
     RequestTimeout,
+    Rejections,
     Stalled,
 }
 
 impl Limit {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Connections,
         Self::FirstBytes,
         Self::SubscriptionsPerConnection,
@@ -58,6 +59,7 @@ impl Limit {
         Self::Attributes,
         Self::AttributesBytes,
         Self::RequestTimeout,
+        Self::Rejections,
         Self::Stalled,
     ];
 
@@ -74,6 +76,7 @@ impl Limit {
             Self::Attributes => "attributes",
             Self::AttributesBytes => "attributes_bytes",
             Self::RequestTimeout => "request_timeout",
+            Self::Rejections => "rejections",
             Self::Stalled => "stalled",
         }
     }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use prost::Message;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::deadline::Deadline;
 use crate::wire::frame::{PREFIX_BYTES, put_prefix};
@@ -60,15 +60,31 @@ pub(crate) struct Receiving {
     pub(crate) bytes: AtomicUsize,
 }
 
-/// The bytes of one request that has not arrived completely.
-struct Received<'r> {
+/// The bytes of one message that has not arrived completely.
+pub(super) struct Received<'r> {
     receiving: &'r Receiving,
     buffer: BytesMut,
+    /// How many of the bytes of all are these.
     counted: usize,
+    /// When the message is given up, if it has begun.
+    overdue: Option<Pin<Box<Sleep>>>,
 }
 
-impl Received<'_> {
-    fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
+impl<'r> Received<'r> {
+    pub(super) fn new(receiving: &'r Receiving) -> Self {
+        Self {
+            receiving,
+            buffer: BytesMut::new(),
+            counted: 0,
+            overdue: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    pub(super) fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
         let max = self.receiving.bytes_max;
         let before = self
             .receiving
@@ -80,6 +96,39 @@ impl Received<'_> {
         }
         self.buffer.extend_from_slice(data);
         Ok(())
+    }
+
+    /// Takes the bytes out to cut messages from them; the rest is to be put back.
+    pub(super) fn take(&mut self) -> BytesMut {
+        std::mem::take(&mut self.buffer)
+    }
+
+    pub(super) fn put_back(&mut self, rest: BytesMut) {
+        // Messages were completed; what is left has begun just now.
+        if rest.len() < self.counted {
+            let done = self.counted - rest.len();
+            self.receiving.bytes.fetch_sub(done, Ordering::Relaxed);
+            self.counted = rest.len();
+            self.overdue = None;
+        }
+        // An empty buffer gives its memory back.
+        self.buffer = if rest.is_empty() {
+            BytesMut::new()
+        } else {
+            rest
+        };
+    }
+
+    /// Resolves once a message that has begun should have arrived.
+    pub(super) async fn overdue(&mut self) {
+        if self.buffer.is_empty() {
+            return std::future::pending().await;
+        }
+        let patience = self.receiving.patience;
+        let overdue = self
+            .overdue
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        overdue.as_mut().await;
     }
 }
 
@@ -110,11 +159,7 @@ pub(super) async fn read_request<M: Message + Default>(
 
 async fn read_message(body: Body, receiving: &Receiving) -> Result<Bytes, CallError> {
     let mut body = pin!(body);
-    let mut received = Received {
-        receiving,
-        buffer: BytesMut::new(),
-        counted: 0,
-    };
+    let mut received = Received::new(receiving);
     let mut announced = None;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(CallError::BrokenOff)?.into_data() else {
@@ -157,16 +202,28 @@ fn announced_bytes(received: &mut BytesMut, max: usize) -> Result<usize, CallErr
     Ok(bytes)
 }
 
-/// A successful answer: one message, and the status in trailers.
-pub(super) fn answer(message: &impl Message) -> Response<Body> {
+/// A message in gRPC's framing.
+pub(super) fn frame(message: &impl Message) -> Bytes {
     let bytes = message.encoded_len();
     let mut data = BytesMut::with_capacity(PREFIX_BYTES + bytes);
     put_prefix(&mut data, bytes);
     message
         .encode(&mut data)
         .expect("the buffer grows to the message's length");
+    data.freeze()
+}
+
+/// What the trailers of a call say that went well.
+pub(super) fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
+/// A successful answer: one message, and the status in trailers.
+pub(super) fn answer(message: &impl Message) -> Response<Body> {
     let mut response = Response::new(Body::new(Answer {
-        data: Some(data.freeze()),
+        data: Some(frame(message)),
         done: false,
     }));
     response
@@ -195,9 +252,7 @@ impl http_body::Body for Answer {
         if std::mem::replace(&mut self.done, true) {
             return Poll::Ready(None);
         }
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))))
     }
 
     fn is_end_stream(&self) -> bool {

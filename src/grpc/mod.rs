@@ -10,12 +10,13 @@ mod drain_body;
 mod health;
 pub(crate) mod lifeline;
 mod publish;
+mod publish_stream;
 mod slots;
 mod status;
 mod subscribe;
 mod translate;
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{future::Future, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router, body::Body, extract::Request, middleware, response::IntoResponse,
@@ -43,6 +44,8 @@ pub(crate) struct PubSub {
     pub(crate) broker: Broker,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) receiving: Receiving,
+    /// Cancelled when streams should come to their end.
+    pub(crate) drain: CancellationToken,
     /// The heartbeat intervals that a subscriber may ask for.
     pub(crate) heartbeat_interval: RangeInclusive<Duration>,
 }
@@ -60,12 +63,33 @@ impl PubSub {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     Publish,
+    PublishStream,
     Subscribe(Form),
 }
 
+/// What a caller gets, and what has to go on meanwhile for it.
+pub(crate) struct Answer<'s> {
+    pub(crate) response: Response<Body>,
+    /// Reads the request on; ends by itself.
+    pub(crate) reading: Option<Pin<Box<dyn Future<Output = ()> + Send + 's>>>,
+}
+
+impl From<Response<Body>> for Answer<'_> {
+    fn from(response: Response<Body>) -> Self {
+        Self {
+            response,
+            reading: None,
+        }
+    }
+}
+
 impl Method {
-    const ALL: [(&str, Self); 4] = [
+    const ALL: [(&str, Self); 5] = [
         ("/pubsub.v1.PubSubService/Publish", Self::Publish),
+        (
+            "/pubsub.v1.PubSubService/PublishStream",
+            Self::PublishStream,
+        ),
         (
             "/pubsub.v1.PubSubService/Subscribe",
             Self::Subscribe(Form::Full),
@@ -83,27 +107,35 @@ impl Method {
         all.find_map(|(name, method)| (name == path).then_some(method))
     }
 
-    pub(crate) async fn call(
+    pub(crate) async fn call<'s>(
         self,
-        service: &PubSub,
+        service: &'s PubSub,
         slots: &SubscriptionSlots,
         request: Request,
-    ) -> Response<Body> {
+    ) -> Answer<'s> {
         if request.method() != http::Method::POST {
-            return StatusCode::METHOD_NOT_ALLOWED.into_response();
+            return StatusCode::METHOD_NOT_ALLOWED.into_response().into();
         }
         if !is_grpc(request.headers()) {
-            return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+            return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response().into();
         }
         let answered = match self {
-            Self::Publish => publish::publish(service, request).await,
-            Self::Subscribe(form) => subscribe::subscribe(service, slots, request, form).await,
+            Self::Publish => publish::publish(service, request).await.map(Answer::from),
+            Self::PublishStream => {
+                publish_stream::publish_stream(service, request).map(|(response, reading)| Answer {
+                    response,
+                    reading: Some(Box::pin(reading)),
+                })
+            }
+            Self::Subscribe(form) => subscribe::subscribe(service, slots, request, form)
+                .await
+                .map(Answer::from),
         };
         answered.unwrap_or_else(|refusal| {
             if let Some(limit) = refusal.limit() {
                 service.metrics.reject(limit);
             }
-            refusal.into_response()
+            refusal.into_response().into()
         })
     }
 }
@@ -115,10 +147,12 @@ pub(crate) fn pubsub_routes(service: Arc<PubSub>) -> Router {
         router.route(
             path,
             any(async move |Extension(slots), request: Request| {
-                // HTTP/1.1 has no ping to tell a silent subscriber from one that is gone.
+                // HTTP/1.1 has no ping to tell a silent peer from one that is gone.
                 match method {
-                    Method::Subscribe(_) => StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response(),
-                    Method::Publish => method.call(&service, &slots, request).await,
+                    Method::PublishStream | Method::Subscribe(_) => {
+                        StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response()
+                    }
+                    Method::Publish => method.call(&service, &slots, request).await.response,
                 }
             }),
         )

@@ -42,21 +42,27 @@ pub(super) enum Refusal {
     },
 }
 
+impl CallError {
+    fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooLarge { .. } => Some(Limit::RequestBytes),
+            Self::ReceivingTooMuch { .. } => Some(Limit::ReceivingBytes),
+            Self::TimedOut { .. } => Some(Limit::RequestTimeout),
+            Self::Malformed(_)
+            | Self::NotOneMessage { .. }
+            | Self::Compressed
+            | Self::MalformedTimeout { .. }
+            | Self::DeadlineExceeded
+            | Self::BrokenOff(_) => None,
+        }
+    }
+}
+
 impl Refusal {
     /// The limit that was hit, if one was.
     pub(super) fn limit(&self) -> Option<Limit> {
         match self {
-            Self::Call(error) => match error {
-                CallError::TooLarge { .. } => Some(Limit::RequestBytes),
-                CallError::ReceivingTooMuch { .. } => Some(Limit::ReceivingBytes),
-                CallError::TimedOut { .. } => Some(Limit::RequestTimeout),
-                CallError::Malformed(_)
-                | CallError::NotOneMessage { .. }
-                | CallError::Compressed
-                | CallError::MalformedTimeout { .. }
-                | CallError::DeadlineExceeded
-                | CallError::BrokenOff(_) => None,
-            },
+            Self::Call(error) => error.limit(),
             Self::Publish(error) => Some(match error {
                 PublishError::PayloadTooLarge { .. } => Limit::PayloadBytes,
                 PublishError::TooManyAttributes { .. } => Limit::Attributes,
@@ -72,7 +78,7 @@ impl Refusal {
         }
     }
 
-    fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         match self {
             Self::Call(error) => match error {
                 CallError::Malformed(_)
@@ -100,6 +106,18 @@ impl Refusal {
         }
     }
 
+    /// The field at fault, if it is one field.
+    pub(super) fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Field(invalid) => Some(invalid.field),
+            Self::Heartbeat { .. } => Some("heartbeat_interval"),
+            Self::Call(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::TooManyOnConnection { .. } => None,
+        }
+    }
+
     fn details(&self) -> Option<ErrorDetails> {
         match self {
             Self::Field(invalid) => Some(ErrorDetails::with_bad_request_violation(
@@ -118,6 +136,40 @@ impl Refusal {
             | Self::Subscribe(_)
             | Self::TooManyOnConnection { .. } => None,
         }
+    }
+}
+
+/// Why the broker ends a stream of messages to publish.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamEnd {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the stream ends in the middle of a message")]
+    PartOfMessage,
+    #[error("more than {max} rejections wait to be taken: read the responses")]
+    RejectionsUntaken { max: usize },
+    #[error("the broker is shutting down")]
+    Draining,
+}
+
+impl StreamEnd {
+    /// The limit that was hit, if one was.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Call(error) => error.limit(),
+            Self::RejectionsUntaken { .. } => Some(Limit::Rejections),
+            Self::PartOfMessage | Self::Draining => None,
+        }
+    }
+
+    pub(super) fn trailers(self) -> HeaderMap {
+        let message = self.to_string();
+        trailers(&match self {
+            Self::Call(error) => Refusal::from(error).into(),
+            Self::PartOfMessage => Status::invalid_argument(message),
+            Self::RejectionsUntaken { .. } => Status::resource_exhausted(message),
+            Self::Draining => draining(),
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context as TaskContext, Poll},
     time::Duration,
@@ -155,8 +155,21 @@ async fn call(
     let mut respond = Responder(Some(respond));
     let answering = async {
         let request = request.map(|stream| Body::new(Received { stream }));
-        let response = answer(request, &context, slots).await;
-        if let Err(error) = respond.send(response).await {
+        let grpc::Answer { response, reading } = answer(request, &context, slots).await;
+        let sending = respond.send(response);
+        let sent = match reading {
+            None => sending.await,
+            Some(reading) => {
+                let mut sending = pin!(sending);
+                tokio::select! {
+                    // What has come is read before answers go out: these grow larger and fewer.
+                    biased;
+                    () = reading => sending.await,
+                    sent = &mut sending => sent,
+                }
+            }
+        };
+        if let Err(error) = sent {
             tracing::debug!(%error, "the stream ended early");
         }
     };
@@ -172,14 +185,14 @@ async fn answer(
     request: Request<Body>,
     context: &Context,
     slots: SubscriptionSlots,
-) -> Response<Body> {
+) -> grpc::Answer<'_> {
     match grpc::Method::of(request.uri().path()) {
         Some(method) => method.call(&context.pubsub, &slots, request).await,
         None => {
             let mut request = request;
             request.extensions_mut().insert(slots);
             let answered = context.router.clone().oneshot(request).await;
-            answered.unwrap_or_else(|never| match never {})
+            answered.unwrap_or_else(|never| match never {}).into()
         }
     }
 }

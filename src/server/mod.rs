@@ -104,7 +104,12 @@ impl Server {
         let readiness = Readiness::new().await;
         let metrics = Arc::new(Metrics::new(broker.clone()));
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
-        let pubsub = Arc::new(routes::pubsub(broker.clone(), &config, &metrics));
+        let pubsub = Arc::new(routes::pubsub(
+            broker.clone(),
+            &config,
+            &metrics,
+            drain.clone(),
+        ));
         let router = routes::router(
             Arc::clone(&pubsub),
             &config,

@@ -24,7 +24,12 @@ use crate::{
 };
 
 /// What our own methods need to know.
-pub(super) fn pubsub(broker: Broker, config: &ServerConfig, metrics: &Arc<Metrics>) -> PubSub {
+pub(super) fn pubsub(
+    broker: Broker,
+    config: &ServerConfig,
+    metrics: &Arc<Metrics>,
+    drain: CancellationToken,
+) -> PubSub {
     PubSub {
         receiving: Receiving {
             request_bytes_max: PubSub::request_bytes_max(broker.limits()),
@@ -32,6 +37,7 @@ pub(super) fn pubsub(broker: Broker, config: &ServerConfig, metrics: &Arc<Metric
             bytes_max: config.receiving_bytes_max,
             bytes: AtomicUsize::new(0),
         },
+        drain,
         broker,
         metrics: Arc::clone(metrics),
         heartbeat_interval: config.heartbeat_interval.clone(),

@@ -12,6 +12,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod overflow;
+mod publish_stream;
 mod pubsub;
 mod raw;
 mod reconnect;

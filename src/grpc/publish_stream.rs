@@ -1,0 +1,312 @@
+//! `PublishStream`: messages in, answers by position out, each at its own pace.
+//!
+//! One future reads and publishes; it never waits for the caller to take answers, since a pause in
+//! reading can stall the whole connection. The response body passes on what has gathered meanwhile: a
+//! position, sums, and the rejections, whose number is bounded.
+//! Invariants: each message received completely is answered once, in order; memory is one message that
+//! is arriving and [`REJECTIONS_MAX`] rejections.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::SystemTime,
+};
+
+use axum::{body::Body, extract::Request};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, Response, header::CONTENT_TYPE};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::{
+    PubSub,
+    call::{CONTENT_TYPE_GRPC, CallError, Received, frame, ok_trailers},
+    deadline::Deadline,
+    status::{Refusal, StreamEnd},
+};
+use crate::{
+    broker::Receipt,
+    message::Message,
+    wire::{
+        frame::PREFIX_BYTES,
+        pb::{PublishRequest, PublishStreamResponse, Rejection},
+    },
+};
+
+/// Rejections that wait for the caller to take them. A caller that sends bad messages for ever and
+/// reads no answer is told so by the end of its stream.
+pub(super) const REJECTIONS_MAX: usize = 1_024;
+
+/// The response, and the future that reads the request for it.
+pub(super) fn publish_stream<'s>(
+    service: &'s PubSub,
+    request: Request,
+) -> Result<(Response<Body>, impl Future<Output = ()> + Send + use<'s>), Refusal> {
+    let deadline = Deadline::of(request.headers())?;
+    let answers = Arc::new(Answers::default());
+    let mut response = Response::new(Body::new(AnswerStream(Arc::clone(&answers))));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, CONTENT_TYPE_GRPC);
+    let reading = async move {
+        let end = read(service, request.into_body(), deadline, &answers).await;
+        answers.finish(match end {
+            Ok(()) => ok_trailers(),
+            Err(end) => {
+                if let Some(limit) = end.limit() {
+                    service.metrics.reject(limit);
+                }
+                end.trailers()
+            }
+        });
+    };
+    Ok((response, reading))
+}
+
+/// Publishes what comes until the caller ends the stream, breaks it off, or must not go on.
+async fn read(
+    service: &PubSub,
+    body: Body,
+    deadline: Deadline,
+    answers: &Answers,
+) -> Result<(), StreamEnd> {
+    let mut body = pin!(body);
+    let mut publisher = Publisher {
+        service,
+        answers,
+        arriving: Received::new(&service.receiving),
+        skipping: 0,
+        position: 0,
+    };
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = until(deadline.at()) => return Err(CallError::DeadlineExceeded.into()),
+            () = service.drain.cancelled() => return Err(StreamEnd::Draining),
+            () = publisher.arriving.overdue() => {
+                let after = service.receiving.patience;
+                return Err(CallError::TimedOut { after }.into());
+            }
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    publisher.take(data)?;
+                }
+            }
+            Some(Err(error)) => return Err(CallError::BrokenOff(error).into()),
+            None if publisher.is_between_messages() => return Ok(()),
+            None => return Err(StreamEnd::PartOfMessage),
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Cuts what arrives into messages and publishes them.
+struct Publisher<'s> {
+    service: &'s PubSub,
+    answers: &'s Answers,
+    arriving: Received<'s>,
+    /// What is still to come of a message that was rejected by its prefix.
+    skipping: usize,
+    /// Of the message answered last.
+    position: u64,
+}
+
+impl Publisher<'_> {
+    fn take(&mut self, data: Bytes) -> Result<(), StreamEnd> {
+        let now = SystemTime::now();
+        let started = Instant::now();
+        let mut published = PublishStreamResponse::default();
+        let taken = if self.arriving.is_empty() {
+            // The usual case: what comes whole is published from where it is.
+            let mut rest = data;
+            let taken = self.take_messages(&mut rest, now, &mut published);
+            taken.and_then(|()| Ok(self.arriving.extend(&rest)?))
+        } else {
+            self.take_more(&data, now, &mut published)
+        };
+        let messages = published.position;
+        published.position = self.position;
+        if messages > 0 {
+            // One figure for a read, as an average: a clock for each message would cost as much.
+            let elapsed = started.elapsed().as_secs_f64() / messages as f64;
+            self.service.metrics.publish_seconds.observe(elapsed);
+            self.answers.add(published)?;
+        }
+        taken
+    }
+
+    fn take_more(
+        &mut self,
+        data: &[u8],
+        now: SystemTime,
+        published: &mut PublishStreamResponse,
+    ) -> Result<(), StreamEnd> {
+        self.arriving.extend(data)?;
+        let mut buffer = self.arriving.take();
+        let taken = self.take_messages(&mut buffer, now, published);
+        self.arriving.put_back(buffer);
+        taken
+    }
+
+    /// Publishes the whole messages at the front. Counts them in `published.position`.
+    fn take_messages(
+        &mut self,
+        buffer: &mut impl Chunk,
+        now: SystemTime,
+        published: &mut PublishStreamResponse,
+    ) -> Result<(), StreamEnd> {
+        loop {
+            let skipped = self.skipping.min(buffer.as_ref().len());
+            buffer.advance(skipped);
+            self.skipping -= skipped;
+            let Some((prefix, rest)) = buffer.as_ref().split_at_checked(PREFIX_BYTES) else {
+                return Ok(());
+            };
+            let bytes = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+            let max = self.service.receiving.request_bytes_max;
+            let outcome = if prefix[0] != 0 || bytes > max {
+                self.skipping = bytes;
+                buffer.advance(PREFIX_BYTES);
+                Err(Refusal::from(if bytes > max {
+                    CallError::TooLarge { bytes, max }
+                } else {
+                    CallError::Compressed
+                }))
+            } else {
+                let Some(message) = rest.get(..bytes) else {
+                    return Ok(());
+                };
+                let outcome = self.publish(message, now);
+                buffer.advance(PREFIX_BYTES + bytes);
+                outcome
+            };
+            self.position += 1;
+            published.position += 1;
+            self.count(outcome, published);
+        }
+    }
+
+    fn publish(&self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
+        let request = PublishRequest::decode(message).map_err(CallError::Malformed)?;
+        let message = Message::try_from(request)?;
+        Ok(self.service.broker.publish(message, now)?)
+    }
+
+    fn count(&self, outcome: Result<Receipt, Refusal>, published: &mut PublishStreamResponse) {
+        match outcome {
+            Ok(receipt) => {
+                published.matched += u64::from(receipt.matched);
+                published.delivered += u64::from(receipt.delivered);
+                published.dropped += u64::from(receipt.dropped);
+                published.displaced += receipt.displaced;
+            }
+            Err(refusal) => {
+                if let Some(limit) = refusal.limit() {
+                    self.service.metrics.reject(limit);
+                }
+                published.rejections.push(Rejection {
+                    position: self.position,
+                    code: refusal.code() as i32,
+                    message: refusal.to_string(),
+                    field: refusal.field().unwrap_or_default().to_owned(),
+                });
+            }
+        }
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.arriving.is_empty() && self.skipping == 0
+    }
+}
+
+/// What messages can be cut from.
+trait Chunk: AsRef<[u8]> + Buf {}
+impl Chunk for Bytes {}
+impl Chunk for BytesMut {}
+
+/// The answers that nobody has taken yet.
+#[derive(Debug, Default)]
+struct Answers(Mutex<Gathered>);
+
+#[derive(Debug, Default)]
+struct Gathered {
+    answer: PublishStreamResponse,
+    /// The stream's end, once it is known.
+    trailers: Option<HeaderMap>,
+    is_over: bool,
+    reader: Option<Waker>,
+}
+
+impl Answers {
+    fn add(&self, more: PublishStreamResponse) -> Result<(), StreamEnd> {
+        let mut gathered = self.0.lock();
+        let answer = &mut gathered.answer;
+        answer.position = more.position;
+        answer.matched += more.matched;
+        answer.delivered += more.delivered;
+        answer.dropped += more.dropped;
+        answer.displaced += more.displaced;
+        answer.rejections.extend(more.rejections);
+        let rejections = answer.rejections.len();
+        let reader = gathered.reader.take();
+        drop(gathered);
+        reader.into_iter().for_each(Waker::wake);
+        if rejections > REJECTIONS_MAX {
+            return Err(StreamEnd::RejectionsUntaken {
+                max: REJECTIONS_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    fn finish(&self, trailers: HeaderMap) {
+        let mut gathered = self.0.lock();
+        gathered.trailers = Some(trailers);
+        let reader = gathered.reader.take();
+        drop(gathered);
+        reader.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The response body.
+struct AnswerStream(Arc<Answers>);
+
+impl http_body::Body for AnswerStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut gathered = self.0.0.lock();
+        if gathered.answer.position > 0 {
+            let answer = std::mem::take(&mut gathered.answer);
+            return Poll::Ready(Some(Ok(Frame::data(frame(&answer)))));
+        }
+        if let Some(trailers) = gathered.trailers.take() {
+            gathered.is_over = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        if gathered.is_over {
+            return Poll::Ready(None);
+        }
+        gathered.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
