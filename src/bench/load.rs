@@ -11,16 +11,15 @@ use std::{
 
 use anyhow::Context;
 use fanfare::wire::pb::{
-    PublishRequest, SubscribeRequest, SubscribeResponse,
-    pub_sub_service_client::PubSubServiceClient,
+    SubscribeRequest, SubscribeResponse, pub_sub_service_client::PubSubServiceClient,
 };
 use hdrhistogram::Histogram;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
 
-use super::payload::Stamp;
-use crate::config::BenchArgs;
+use super::{payload::Stamp, sender::Sender};
+use crate::config::{BenchArgs, PublishMethod};
 
 /// What a subscriber asks for: more than its share of any window, so that a lossless run is one.
 const MAILBOX_CAPACITY: u32 = 65_536;
@@ -35,6 +34,7 @@ pub(super) struct Load {
     subscribers: usize,
     publishers: usize,
     rate: Option<u64>,
+    method: PublishMethod,
     in_flight: usize,
     window: usize,
     published: AtomicU64,
@@ -97,6 +97,7 @@ impl Load {
             subscribers: args.subscribers,
             publishers: args.publishers,
             rate: args.rate,
+            method: args.method,
             in_flight: args.in_flight,
             window: args.window,
             published: AtomicU64::new(0),
@@ -207,44 +208,34 @@ impl Load {
         index: usize,
         size: usize,
     ) -> anyhow::Result<u64> {
+        let client = PubSubServiceClient::new(channel);
+        let mut sender = match self.method {
+            PublishMethod::Unary => Sender::Unary {
+                client,
+                calls: JoinSet::new(),
+                in_flight: self.in_flight,
+            },
+            PublishMethod::Stream => Sender::open_stream(client),
+        };
         let topic = self.topic(index);
         let readers = (topic..self.subscribers).step_by(self.topics).count() as u64;
-        let client = PubSubServiceClient::new(channel);
         let mut pace = self.pace(index);
-        let mut calls = JoinSet::new();
         let mut position = 0;
         while !self.stop_publishing.is_cancelled() {
-            let due = self.until_due(&mut pace).await;
-            while calls.len() >= self.in_flight {
-                self.join(&mut calls).await?;
-            }
+            let due_ns = self.until_due(&mut pace).await;
             position += 1;
             let stamp = Stamp {
-                due_ns: due,
+                due_ns,
                 publisher: index as u64,
                 position,
             };
-            let request = PublishRequest {
-                topic: format!("bench.{topic}"),
-                payload: stamp.payload(size),
-                ..Default::default()
-            };
             self.published.fetch_add(1, Ordering::Relaxed);
             self.expected.fetch_add(readers, Ordering::Relaxed);
-            let mut client = client.clone();
-            calls.spawn(async move { client.publish(request).await.map(drop) });
+            let topic = format!("bench.{topic}");
+            self.noting(sender.send(topic, stamp.payload(size)).await)?;
         }
-        while !calls.is_empty() {
-            self.join(&mut calls).await?;
-        }
+        self.noting(sender.finish().await)?;
         Ok(position * readers)
-    }
-
-    async fn join(&self, calls: &mut JoinSet<Result<(), tonic::Status>>) -> anyhow::Result<()> {
-        match calls.join_next().await {
-            Some(called) => self.noting(called?.context("a publish failed")),
-            None => Ok(()),
-        }
     }
 
     /// Waits until the next message may be sent; returns when it was due.

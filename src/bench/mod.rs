@@ -8,6 +8,7 @@ mod load;
 mod payload;
 mod process;
 mod report;
+mod sender;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 

@@ -304,7 +304,10 @@ pub(crate) struct BenchArgs {
     /// the time at which a message was due. Without it, as many as the broker takes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) rate: Option<u64>,
-    /// How many publish calls of one publisher may be unanswered
+    /// How publishers publish
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) method: PublishMethod,
+    /// How many publish calls of one publisher may be unanswered, with `--method unary`
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive())]
     pub(crate) in_flight: usize,
     /// How many messages the subscribers may be behind, each on average, before publishers wait;
@@ -319,6 +322,15 @@ pub(crate) struct BenchArgs {
     pub(crate) format: OutcomeFormat,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PublishMethod {
+    /// One stream for each publisher
+    #[default]
+    Stream,
+    /// A call for each message
+    Unary,
 }
 
 /// A count of one or more, and not so many that a typing error fills the memory.

@@ -11,7 +11,7 @@ use fanfare::{broker::Limits, server::ServerConfig};
 
 pub(crate) use self::args::{
     BenchArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat,
-    OverflowArg, PubArgs, ServeArgs, SubArgs,
+    OverflowArg, PubArgs, PublishMethod, ServeArgs, SubArgs,
 };
 
 /// What serving needs.

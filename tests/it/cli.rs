@@ -356,8 +356,6 @@ fn a_benchmark_counts_what_it_did() {
         &url,
         "--duration",
         "200ms",
-        "--in-flight",
-        "1",
         "--warmup",
         "50ms",
         "-p",
