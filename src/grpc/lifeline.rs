@@ -9,7 +9,7 @@
 use std::{
     cell::RefCell,
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,7 +37,10 @@ pub(crate) fn watch(end: EndWatch, deadline: Option<Instant>) {
 
 /// Drives a stream to its end, or to `grace` after the end of the subscription that it is tied to, or
 /// of its caller's patience. A drain has a deadline of its own, and its readers may use all of it.
-pub(crate) async fn drive(stream: impl Future<Output = ()>, grace: Duration) {
+pub(crate) async fn drive(
+    mut stream: Pin<Box<dyn Future<Output = ()> + Send + '_>>,
+    grace: Duration,
+) {
     let over = std::future::poll_fn(|cx| {
         WATCHED.with(|watched| match &mut *watched.borrow_mut() {
             Some(watched) => watched.poll_over(cx),
@@ -45,7 +48,6 @@ pub(crate) async fn drive(stream: impl Future<Output = ()>, grace: Duration) {
         })
     });
     let driven = async {
-        let mut stream = pin!(stream);
         let over = tokio::select! {
             biased;
             () = &mut stream => return,
@@ -93,7 +95,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(3);
 
     /// How long a stream that never ends is driven.
-    async fn driven(deadline: Option<Duration>, end_it: impl FnOnce(&Broker)) -> Duration {
+    async fn driven(deadline: Option<Duration>, end_it: impl FnOnce(&Broker) + Send) -> Duration {
         let broker = Broker::new(Limits::default(), 1).unwrap();
         let options = SubscribeOptions::new("t".parse().unwrap());
         let mut subscription = broker.subscribe(options).unwrap();
@@ -104,7 +106,7 @@ mod tests {
             end_it(&broker);
             std::future::pending().await
         };
-        drive(stream, GRACE).await;
+        drive(Box::pin(stream), GRACE).await;
         started.elapsed()
     }
 
@@ -133,6 +135,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_without_a_subscription_is_left_alone() {
         let hour = Duration::from_secs(3_600);
-        drive(tokio::time::sleep(hour), Duration::from_secs(1)).await;
+        drive(Box::pin(tokio::time::sleep(hour)), Duration::from_secs(1)).await;
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
     time::Duration,
@@ -68,10 +68,12 @@ where
                     started += 1;
                     let open = OpenStream::new(&context.metrics);
                     let call = call(request, respond, Arc::clone(context), slots.clone());
-                    calls.push(async move {
+                    let call = async move {
                         call.await;
                         drop(open);
-                    });
+                    };
+                    // Boxed, since the set keeps one more of its kind for itself.
+                    calls.push(Box::pin(call));
                 }
                 None => return Ok(()),
             },
@@ -153,31 +155,40 @@ async fn call(
 ) {
     let grace = context.config.stall_timeout;
     let mut respond = Responder(Some(respond));
-    let answering = async {
-        let request = request.map(|stream| Body::new(Received { stream }));
-        let grpc::Answer { response, reading } = answer(request, &context, slots).await;
-        let sending = respond.send(response);
-        let sent = match reading {
-            None => sending.await,
-            Some(reading) => {
-                let mut sending = pin!(sending);
-                tokio::select! {
-                    // What has come is read before answers go out: these grow larger and fewer.
-                    biased;
-                    () = reading => sending.await,
-                    sent = &mut sending => sent,
-                }
-            }
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "the stream ended early");
-        }
-    };
+    let answering = Box::pin(answer_and_send(request, &mut respond, &context, slots));
     let answering = AssertUnwindSafe(lifeline::drive(answering, grace)).catch_unwind();
     if answering.await.is_err() {
         // The hook has logged it. An answer that has begun cannot be taken back; it is reset.
         let status = grpc::internal_error();
         drop(respond.send(status).await);
+    }
+}
+
+async fn answer_and_send(
+    request: Request<RecvStream>,
+    respond: &mut Responder,
+    context: &Context,
+    slots: SubscriptionSlots,
+) {
+    let request = request.map(|stream| Body::new(Received { stream }));
+    // Boxed, since it is large and soon over: a stream lasts, and keeps what its future takes.
+    let answer = Box::pin(answer(request, context, slots)).await;
+    let grpc::Answer { response, reading } = answer;
+    let sending = respond.send(response);
+    let sent = match reading {
+        None => sending.await,
+        Some(reading) => {
+            let mut sending = Box::pin(sending);
+            tokio::select! {
+                // What has come is read before answers go out: these grow larger and fewer.
+                biased;
+                () = reading => sending.await,
+                sent = &mut sending => sent,
+            }
+        }
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "the stream ended early");
     }
 }
 
