@@ -44,10 +44,13 @@ pub(crate) enum Limit {
     RequestTimeout,
     Rejections,
     Stalled,
+    Keepalive,
+    Idle,
+    Drain,
 }
 
 impl Limit {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 16] = [
         Self::Connections,
         Self::FirstBytes,
         Self::SubscriptionsPerConnection,
@@ -61,6 +64,9 @@ impl Limit {
         Self::RequestTimeout,
         Self::Rejections,
         Self::Stalled,
+        Self::Keepalive,
+        Self::Idle,
+        Self::Drain,
     ];
 
     fn as_str(self) -> &'static str {
@@ -78,6 +84,9 @@ impl Limit {
             Self::RequestTimeout => "request_timeout",
             Self::Rejections => "rejections",
             Self::Stalled => "stalled",
+            Self::Keepalive => "keepalive",
+            Self::Idle => "idle",
+            Self::Drain => "drain",
         }
     }
 }

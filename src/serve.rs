@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let threads = match args.threads {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
-        threads => threads,
+        threads => threads.into(),
     };
     let config = Config::try_from(args)?;
     let workers: Vec<Worker> = (1..threads)

@@ -29,14 +29,51 @@ fn rust_files(under: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The code of a file before its tests, without comments.
+/// What grouped imports (`use crate::{a::b, c}`) name, one path each.
+fn grouped_imports(code: &str) -> String {
+    let mut names = String::new();
+    for (at, group) in code.match_indices("crate::{") {
+        let mut depth = 1;
+        let mut is_first = true;
+        let mut name = String::new();
+        for c in code[at + group.len()..].chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => is_first = true,
+                c if depth == 1 && is_first && (c.is_alphanumeric() || c == '_') => name.push(c),
+                c if depth == 1 && !c.is_whitespace() => is_first = false,
+                _ => {}
+            }
+            if (!is_first || depth == 0 || c == ',') && !name.is_empty() {
+                names += &format!("crate::{name}\n");
+                name.clear();
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    names
+}
+
+/// The code of a file before its tests, without comments, and with its grouped imports spelt out.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
-    lines
+    let code: String = lines
         .filter(|line| !line.trim_start().starts_with("//"))
         .map(|line| format!("{line}\n"))
-        .collect()
+        .collect();
+    let imports = grouped_imports(&code);
+    code + &imports
+}
+
+#[test]
+fn grouped_imports_are_seen() {
+    let code = "use crate::{\n    broker::{Broker, x::Y},\n    wire, topic::Topic as _,\n};";
+    let names = "crate::broker\ncrate::wire\ncrate::topic\n";
+    assert_eq!(grouped_imports(code), names);
 }
 
 /// Whether the code names the word, not just as a part of another.

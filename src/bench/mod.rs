@@ -13,6 +13,7 @@ mod sender;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
+use fanfare::client::{Client, ClientOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -48,7 +49,8 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
         size >= STAMP_BYTES,
         "size of {size} bytes is below {STAMP_BYTES}, which time, publisher and position take"
     );
-    let endpoint = Endpoint::from_shared(args.connect.server.clone())
+    let url = Client::connect_lazy(&args.connect.server, ClientOptions::default())?;
+    let endpoint = Endpoint::from_shared(url.url().to_owned())
         .context("the server's URL is not valid")?
         .tcp_nodelay(true)
         .initial_stream_window_size(1024 * 1024)

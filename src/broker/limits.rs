@@ -11,6 +11,10 @@ pub const PAYLOAD_BYTES_CEILING: usize = 16 * 1024 * 1024;
 pub const ATTRIBUTES_MAX: usize = 64;
 /// 16 KiB: the size that HTTP servers commonly allow for all headers together.
 pub const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
+/// Above these, a message of the largest payload could pass what clients take: 16 MiB and 64 KiB.
+pub const ATTRIBUTES_CEILING: usize = 256;
+/// See [`ATTRIBUTES_CEILING`].
+pub const ATTRIBUTES_BYTES_CEILING: usize = 48 * 1024;
 /// About a tenth of a second at 10,000 messages a second: rides out a scheduling pause.
 pub const MAILBOX_CAPACITY: usize = 1_024;
 /// What a subscriber may ask for: six seconds at 10,000 messages a second.
@@ -21,7 +25,7 @@ pub const MAILBOX_BYTES: usize = 8 * 1024 * 1024;
 pub const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Ten times what a process with the usual 10,000 connections has at ten subscriptions each.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
-/// Topics remembered without a subscriber of their own; at about 300 bytes each, 30 MB.
+/// Topics remembered without a subscriber of their own; at about 700 bytes each, 70 MB.
 pub const IDLE_TOPICS_MAX: usize = 100_000;
 /// A subscriber that asks for more tags than this wants a topic of its own.
 pub const TAGS_MAX: usize = 64;
@@ -84,10 +88,14 @@ pub enum LimitsError {
         min: usize,
     },
     /// Above what the broker supports.
-    #[error("payload_bytes_max of {value} exceeds the ceiling of {PAYLOAD_BYTES_CEILING}")]
-    PayloadAboveCeiling {
-        /// The value given, in bytes.
+    #[error("{name} of {value} exceeds the ceiling of {ceiling}")]
+    AboveCeiling {
+        /// The limit's name.
+        name: &'static str,
+        /// The value given.
         value: usize,
+        /// The largest value that works.
+        ceiling: usize,
     },
     /// The default is above the maximum.
     #[error("mailbox_capacity of {value} exceeds mailbox_capacity_max of {max}")]
@@ -141,9 +149,25 @@ impl Limits {
         if let Some((name, value, min)) = minimums.into_iter().find(below) {
             return Err(LimitsError::BelowMinimum { name, value, min });
         }
-        if self.payload_bytes_max > PAYLOAD_BYTES_CEILING {
-            return Err(LimitsError::PayloadAboveCeiling {
-                value: self.payload_bytes_max,
+        let ceilings = [
+            (
+                "payload_bytes_max",
+                self.payload_bytes_max,
+                PAYLOAD_BYTES_CEILING,
+            ),
+            ("attributes_max", self.attributes_max, ATTRIBUTES_CEILING),
+            (
+                "attributes_bytes_max",
+                self.attributes_bytes_max,
+                ATTRIBUTES_BYTES_CEILING,
+            ),
+        ];
+        let above = |(_, value, ceiling): &(_, usize, usize)| value > ceiling;
+        if let Some((name, value, ceiling)) = ceilings.into_iter().find(above) {
+            return Err(LimitsError::AboveCeiling {
+                name,
+                value,
+                ceiling,
             });
         }
         if self.mailbox_capacity > self.mailbox_capacity_max {

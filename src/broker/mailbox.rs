@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::{
     budget::Budget,
     ledger::{Ledger, MissReason},
+    wakers::{Wakers, replace_waker},
 };
 use crate::message::Delivery;
 
@@ -81,27 +82,6 @@ pub(crate) struct Push {
     pub(crate) wakers: Wakers,
 }
 
-/// Those who wait for what has happened: the reader and the one who watches for the end. A waker may
-/// run anything, so it is neither woken nor dropped before all locks are released.
-#[derive(Debug, Default)]
-#[must_use]
-pub(crate) struct Wakers([Option<Waker>; 2]);
-
-impl Wakers {
-    pub(crate) fn wake(self) {
-        self.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl IntoIterator for Wakers {
-    type Item = Waker;
-    type IntoIter = std::iter::Flatten<std::array::IntoIter<Option<Waker>, 2>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter().flatten()
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Buffered,
@@ -122,6 +102,8 @@ pub(crate) struct Mailbox {
 struct State {
     queue: VecDeque<Arc<Delivery>>,
     bytes: usize,
+    /// What the reader took and has not passed on; no longer in the mailbox, but still in memory.
+    in_hand_bytes: usize,
     ledger: Ledger,
     /// Misses that the reader has not been told.
     untold: u64,
@@ -130,7 +112,7 @@ struct State {
     end_watch: Option<Waker>,
     /// Whether the reader took something since the last tick.
     progressed: bool,
-    /// Ticks in a row at which messages waited and none had been taken.
+    /// Ticks in a row at which messages waited, here or in the reader's hand, and none had moved.
     idle_ticks: u32,
 }
 
@@ -167,7 +149,7 @@ impl Mailbox {
         Push {
             outcome,
             displaced: 0,
-            wakers: Wakers([reader.flatten(), None]),
+            wakers: Wakers::of([reader.flatten(), None]),
         }
     }
 
@@ -195,7 +177,7 @@ impl Mailbox {
         Push {
             outcome,
             displaced,
-            wakers: Wakers([state.reader.take(), watcher]),
+            wakers: Wakers::of([state.reader.take(), watcher]),
         }
     }
 
@@ -234,7 +216,8 @@ impl Mailbox {
     /// Moves waiting messages to `into`, in order, and says how many were missed before them.
     ///
     /// Pending while there is neither a message nor a miss to tell. An overflow or a stall ends the
-    /// mailbox at once; a drain, once it is empty.
+    /// mailbox at once; a drain, once it is empty. Whoever comes for more has passed on what it took
+    /// before.
     pub(crate) fn poll_take(
         &self,
         cx: &mut Context<'_>,
@@ -242,6 +225,7 @@ impl Mailbox {
         into: &mut Vec<Arc<Delivery>>,
     ) -> Poll<Result<u64, Ended>> {
         let mut state = self.state.lock();
+        self.free_in_hand(&mut state);
         if let (Some(reason), true) = (state.end, state.queue.is_empty()) {
             let missed = std::mem::take(&mut state.untold);
             return Poll::Ready(Err(Ended { reason, missed }));
@@ -266,9 +250,15 @@ impl Mailbox {
             state.ledger.delivered_bytes += next.message.payload.len() as u64;
             into.push(next);
         }
-        self.release(&mut state, bytes);
+        state.bytes -= bytes;
+        state.in_hand_bytes = bytes;
         state.progressed = true;
         Poll::Ready(Ok(std::mem::take(&mut state.untold)))
+    }
+
+    /// What was taken has been passed on, or given up: it no longer counts.
+    pub(crate) fn pass_on(&self) {
+        self.free_in_hand(&mut self.state.lock());
     }
 
     /// Ready once the broker has ended the subscription, for one watcher apart from the reader.
@@ -309,7 +299,7 @@ impl Mailbox {
             Some(reason) => return Some(reason),
             None => {}
         }
-        let waiting = !state.queue.is_empty();
+        let waiting = !state.queue.is_empty() || state.in_hand_bytes > 0;
         if !waiting && !state.progressed && state.queue.capacity() > 0 {
             // A burst's buffer does not outlive the burst by more than a tick.
             state.queue.shrink_to_fit();
@@ -344,6 +334,11 @@ impl Mailbox {
         Ok(())
     }
 
+    fn free_in_hand(&self, state: &mut State) {
+        self.budget
+            .release(std::mem::take(&mut state.in_hand_bytes));
+    }
+
     fn release(&self, state: &mut State, bytes: usize) {
         state.bytes -= bytes;
         self.budget.release(bytes);
@@ -366,14 +361,6 @@ enum Full {
     Budget,
 }
 
-/// Keeps the context's waker, and returns the one that it takes the place of.
-fn replace_waker(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
-    match slot {
-        Some(waker) if waker.will_wake(cx.waker()) => None,
-        slot => slot.replace(cx.waker().clone()),
-    }
-}
-
 impl State {
     fn miss(&mut self, reason: MissReason, count: u64) {
         self.ledger.miss(reason, count);
@@ -381,7 +368,7 @@ impl State {
     }
 
     fn wakers(&mut self) -> Wakers {
-        Wakers([self.reader.take(), self.end_watch.take()])
+        Wakers::of([self.reader.take(), self.end_watch.take()])
     }
 
     fn ledger(&self) -> Ledger {
@@ -485,6 +472,8 @@ mod tests {
         assert_eq!(mailbox.push(&delivery(4, 2_000)).displaced, 3);
         assert_eq!(budget.used(), large);
         assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((3, vec![4]))));
+        assert_eq!(budget.used(), large, "in the reader's hand");
+        assert_eq!(take(&mailbox, ALL), Poll::Pending);
         assert_eq!(budget.used(), 0);
     }
 
@@ -501,6 +490,7 @@ mod tests {
         assert_eq!(second.push(&delivery(4, 1)).outcome, Outcome::Dropped);
         assert_eq!(take(&second, ALL), Poll::Ready(Ok((1, vec![]))));
         assert_eq!(take(&first, ALL), Poll::Ready(Ok((1, vec![1, 2]))));
+        first.pass_on();
         assert_eq!(budget.refusals(), 2);
         assert_eq!(second.push(&delivery(5, 1)).outcome, Outcome::Buffered);
         assert_eq!(first.push(&delivery(6, 1)).outcome, Outcome::Buffered);
@@ -509,6 +499,7 @@ mod tests {
         let large = second.push(&delivery(8, 1_000));
         assert_eq!((large.outcome, large.displaced), (Outcome::Dropped, 0));
         assert_eq!(take(&first, ALL), Poll::Ready(Ok((1, vec![6]))));
+        first.pass_on();
         let older = second.push(&delivery(9, 200));
         assert_eq!((older.outcome, older.displaced), (Outcome::Buffered, 1));
     }
@@ -572,10 +563,25 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_holds_what_it_took_has_stalled() {
+        let mailbox = mailbox(10, OverflowPolicy::DropNewest);
+        push_all(&mailbox, 1..=2);
+        assert!(take(&mailbox, ALL).is_ready());
+        assert_eq!(
+            mailbox.tick(2),
+            None,
+            "it took something since the last tick"
+        );
+        assert_eq!(mailbox.tick(2), None);
+        assert_eq!(mailbox.tick(2), Some(EndReason::Stalled));
+    }
+
+    #[test]
     fn a_bursts_buffer_is_given_back() {
         let mailbox = mailbox(1_000, OverflowPolicy::DropNewest);
         push_all(&mailbox, 1..=1_000);
         assert!(take(&mailbox, ALL).is_ready());
+        assert!(take(&mailbox, ALL).is_pending());
         assert_eq!(mailbox.tick(10), None);
         assert_eq!(mailbox.tick(10), None);
         assert_eq!(mailbox.state.lock().queue.capacity(), 0);
@@ -654,9 +660,10 @@ mod tests {
                 let state = mailbox.state.lock();
                 prop_assert_eq!(ledger.missed_total(), told + state.untold);
                 prop_assert!(state.queue.len() <= capacity && state.bytes <= 20_000);
-                prop_assert_eq!(budget.used(), state.bytes);
+                prop_assert_eq!(budget.used(), state.bytes + state.in_hand_bytes);
             }
             prop_assert!(mailbox.close().0.balances());
+            mailbox.pass_on();
             prop_assert_eq!(budget.used(), 0);
         }
     }

@@ -16,6 +16,7 @@ mod registry;
 mod subscription;
 mod topics;
 mod trie;
+mod wakers;
 
 use std::{
     sync::{
@@ -30,9 +31,10 @@ use parking_lot::RwLock;
 
 use self::{
     budget::Budget,
-    mailbox::{Mailbox, Wakers},
+    mailbox::Mailbox,
     registry::{Registry, Subscriber, Tally},
     topics::{LiveTopic, TopicTable},
+    wakers::Wakers,
 };
 pub use self::{
     ledger::{Ledger, MissReason},

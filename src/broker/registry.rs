@@ -17,8 +17,9 @@ use std::{
 
 use super::{
     ledger::Ledger,
-    mailbox::{Mailbox, Outcome, Push, Wakers},
+    mailbox::{Mailbox, Outcome, Push},
     trie::FilterTrie,
+    wakers::Wakers,
 };
 use crate::{
     message::{Delivery, GroupName, Tag},

@@ -114,7 +114,9 @@ impl Subscription {
 
     /// Moves waiting messages to `into`, in order, and says how many were missed before them.
     ///
-    /// Pending while there is neither a message nor a miss to tell; one reader at a time is woken.
+    /// Pending while there is neither a message nor a miss to tell; one reader at a time is woken. What
+    /// is taken counts against the bound on all mailboxes, and as waiting to the stall clock, until the
+    /// next call or [`pass_on`](Self::pass_on).
     ///
     /// # Errors
     /// [`Ended`] once the broker has ended the subscription. An overflow or a stall ends it at once,
@@ -128,7 +130,13 @@ impl Subscription {
         self.subscriber.mailbox.poll_take(cx, limit, into)
     }
 
-    /// [`poll_take`](Self::poll_take) as a future, for those who embed the broker.
+    /// What was taken has been passed on.
+    pub fn pass_on(&mut self) {
+        self.subscriber.mailbox.pass_on();
+    }
+
+    /// [`poll_take`](Self::poll_take) as a future, for those who embed the broker: what it takes is
+    /// theirs, and no longer counts.
     ///
     /// # Errors
     /// As [`poll_take`](Self::poll_take).
@@ -137,7 +145,9 @@ impl Subscription {
         limit: BatchLimit,
         into: &mut Vec<Arc<Delivery>>,
     ) -> Result<u64, Ended> {
-        std::future::poll_fn(|cx| self.poll_take(cx, limit, into)).await
+        let taken = std::future::poll_fn(|cx| self.poll_take(cx, limit, into)).await;
+        self.pass_on();
+        taken
     }
 
     /// Why the broker has ended the subscription, if it has; messages may still wait.
@@ -156,6 +166,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        self.pass_on();
         self.shared.unsubscribe(self.subscriber.id);
     }
 }

@@ -1,16 +1,17 @@
 //! `broker pub`: the payload from the argument, a file, or the lines of stdin.
 
-use std::process::ExitCode;
+use std::{io, path::Path, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use fanfare::{
     broker::PAYLOAD_BYTES_CEILING,
     client::{Client, Receipt},
     message::{AttributeName, Attributes, Message},
 };
+use tokio::io::AsyncReadExt;
 use tokio_stream::StreamExt;
-use tokio_util::codec::{AnyDelimiterCodec, FramedRead};
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
 
 use super::{connect, json, put, tell};
 use crate::config::{OutcomeFormat, PubArgs};
@@ -21,8 +22,13 @@ pub(super) async fn publish(args: PubArgs) -> anyhow::Result<ExitCode> {
     let payload = match (&args.payload, &args.file) {
         (Some(payload), _) => Some(Bytes::from(payload.clone())),
         (None, Some(path)) => {
-            let content = tokio::fs::read(path).await;
+            let content = read_file(path).await;
             let content = content.with_context(|| format!("cannot read {}", path.display()))?;
+            ensure!(
+                content.len() <= PAYLOAD_BYTES_CEILING,
+                "{} exceeds the limit of {PAYLOAD_BYTES_CEILING} bytes for a payload",
+                path.display()
+            );
             Some(content.into())
         }
         (None, None) => None,
@@ -40,13 +46,40 @@ pub(super) async fn publish(args: PubArgs) -> anyhow::Result<ExitCode> {
             );
             let mut lines = FramedRead::new(tokio::io::stdin(), codec);
             while let Some(line) = lines.next().await {
-                let line = line.context("cannot read standard input")?;
-                outcome.publish(&client, message.clone(), line).await?;
+                let published = async {
+                    let line = line.map_err(unreadable_line)?;
+                    outcome.publish(&client, message.clone(), line).await
+                };
+                if let Err(error) = published.await {
+                    // Whoever goes on from here has to know how far it went.
+                    outcome.sum_up(&args.topic);
+                    return Err(error);
+                }
             }
         }
     }
     outcome.sum_up(&args.topic);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file, or as much of it as shows that it is too large.
+async fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    let mut bounded = file.take(PAYLOAD_BYTES_CEILING as u64 + 1);
+    bounded.read_to_end(&mut content).await?;
+    Ok(content)
+}
+
+fn unreadable_line(error: AnyDelimiterCodecError) -> anyhow::Error {
+    match error {
+        AnyDelimiterCodecError::MaxChunkLengthExceeded => anyhow!(
+            "a line of standard input exceeds the limit of {PAYLOAD_BYTES_CEILING} bytes for a payload"
+        ),
+        AnyDelimiterCodecError::Io(error) => {
+            anyhow::Error::new(error).context("cannot read standard input")
+        }
+    }
 }
 
 /// The message without its payload.

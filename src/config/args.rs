@@ -58,6 +58,12 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// A size as a person types it.
+fn size(text: &str) -> Result<ByteSize, String> {
+    let parsed = text.parse();
+    parsed.map_err(|_| format!("`{text}` is not a size: write 65536, 64KiB or 1MiB"))
+}
+
 /// Shortens the declaration of one limit of the domain.
 fn bytes(bytes: usize) -> ByteSize {
     ByteSize::b(bytes as u64)
@@ -70,17 +76,17 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: SocketAddr,
 
     /// How many threads serve connections; 0 takes one for each processor
-    #[arg(long, env = "BROKER_THREADS", value_name = "N", default_value_t = 0)]
-    pub(crate) threads: usize,
+    #[arg(long, env = "BROKER_THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1_024))]
+    pub(crate) threads: u16,
 
     /// The largest payload; 16MiB at most
-    #[arg(long, env = "BROKER_PAYLOAD_BYTES_MAX", value_name = "SIZE", help_heading = "Messages", default_value_t = bytes(limits::PAYLOAD_BYTES_MAX))]
+    #[arg(long, env = "BROKER_PAYLOAD_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Messages", default_value_t = bytes(limits::PAYLOAD_BYTES_MAX))]
     pub(crate) payload_bytes_max: ByteSize,
     /// The most attributes of a message
     #[arg(long, env = "BROKER_ATTRIBUTES_MAX", value_name = "N", help_heading = "Messages", default_value_t = limits::ATTRIBUTES_MAX)]
     pub(crate) attributes_max: usize,
     /// The most bytes of a message's attributes together
-    #[arg(long, env = "BROKER_ATTRIBUTES_BYTES_MAX", value_name = "SIZE", help_heading = "Messages", default_value_t = bytes(limits::ATTRIBUTES_BYTES_MAX))]
+    #[arg(long, env = "BROKER_ATTRIBUTES_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Messages", default_value_t = bytes(limits::ATTRIBUTES_BYTES_MAX))]
     pub(crate) attributes_bytes_max: ByteSize,
 
     /// A mailbox's bound in messages, where the subscriber asks for none
@@ -90,10 +96,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BROKER_MAILBOX_CAPACITY_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::MAILBOX_CAPACITY_MAX)]
     pub(crate) mailbox_capacity_max: usize,
     /// A mailbox's bound in bytes
-    #[arg(long, env = "BROKER_MAILBOX_BYTES", value_name = "SIZE", help_heading = "Subscriptions", default_value_t = bytes(limits::MAILBOX_BYTES))]
+    #[arg(long, env = "BROKER_MAILBOX_BYTES", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::MAILBOX_BYTES))]
     pub(crate) mailbox_bytes: ByteSize,
     /// The bound in bytes on all mailboxes together
-    #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
+    #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
     pub(crate) buffered_bytes_max: ByteSize,
     /// The most live subscriptions
     #[arg(long, env = "BROKER_SUBSCRIPTIONS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::SUBSCRIPTIONS_MAX)]
@@ -131,7 +137,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BROKER_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::REQUEST_TIMEOUT))]
     pub(crate) request_timeout: Duration,
     /// The most bytes of requests that have not arrived completely, of all connections together
-    #[arg(long, env = "BROKER_RECEIVING_BYTES_MAX", value_name = "SIZE", help_heading = "Connections", default_value_t = bytes(front_door::RECEIVING_BYTES_MAX))]
+    #[arg(long, env = "BROKER_RECEIVING_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Connections", default_value_t = bytes(front_door::RECEIVING_BYTES_MAX))]
     pub(crate) receiving_bytes_max: ByteSize,
     /// How often a silent connection is pinged
     #[arg(long, env = "BROKER_KEEPALIVE_INTERVAL", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::KEEPALIVE_INTERVAL))]
@@ -149,6 +155,56 @@ pub(crate) struct ServeArgs {
     /// How long streams and calls have to end before they are dropped
     #[arg(long, env = "BROKER_DRAIN_TIMEOUT", value_name = "TIME", help_heading = "Shutdown", default_value_t = Duration::from(front_door::DRAIN_TIMEOUT))]
     pub(crate) drain_timeout: Duration,
+}
+
+/// Far above any use, and far below where arithmetic with them could overflow.
+const SIZE_MAX: ByteSize = ByteSize::tib(1);
+const COUNT_MAX: usize = 100_000_000;
+const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+
+impl ServeArgs {
+    /// Whether every value is one that can be meant.
+    pub(crate) fn check_ceilings(&self) -> anyhow::Result<()> {
+        let sizes = [
+            ("mailbox_bytes", self.mailbox_bytes),
+            ("buffered_bytes_max", self.buffered_bytes_max),
+            ("receiving_bytes_max", self.receiving_bytes_max),
+        ];
+        for (name, size) in sizes {
+            anyhow::ensure!(size <= SIZE_MAX, "{name} of {size} exceeds {SIZE_MAX}");
+        }
+        let counts = [
+            ("mailbox_capacity_max", self.mailbox_capacity_max),
+            ("subscriptions_max", self.subscriptions_max),
+            (
+                "subscriptions_per_connection_max",
+                self.subscriptions_per_connection_max,
+            ),
+            ("tags_max", self.tags_max),
+            ("idle_topics_max", self.idle_topics_max),
+            ("connections_max", self.connections_max),
+        ];
+        for (name, count) in counts {
+            anyhow::ensure!(count <= COUNT_MAX, "{name} of {count} exceeds {COUNT_MAX}");
+        }
+        let times = [
+            ("heartbeat_interval_max", self.heartbeat_interval_max),
+            ("stall_timeout", self.stall_timeout),
+            ("topic_idle_timeout", self.topic_idle_timeout),
+            ("first_bytes_timeout", self.first_bytes_timeout),
+            ("request_timeout", self.request_timeout),
+            ("keepalive_interval", self.keepalive_interval),
+            ("keepalive_timeout", self.keepalive_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("drain_delay", self.drain_delay),
+            ("drain_timeout", self.drain_timeout),
+        ];
+        for (name, time) in times {
+            let max = Duration::from(TIME_MAX);
+            anyhow::ensure!(*time <= TIME_MAX, "{name} of {time} exceeds {max}");
+        }
+        Ok(())
+    }
 }
 
 /// How to reach a broker.
@@ -292,7 +348,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
     pub(crate) subscriptions_per_connection: usize,
     /// The payload's size; 24 bytes at least, which carry time, publisher and position
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(128))]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value_t = ByteSize::b(128))]
     pub(crate) size: ByteSize,
     /// How long to measure, after the warm-up
     #[arg(long, short, value_name = "TIME", default_value = "5s")]

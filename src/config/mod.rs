@@ -33,6 +33,7 @@ impl TryFrom<ServeArgs> for Config {
             args.heartbeat_interval_min,
             args.heartbeat_interval_max,
         );
+        args.check_ceilings()?;
         let limits = Limits {
             payload_bytes_max: args.payload_bytes_max.as_u64() as usize,
             attributes_max: args.attributes_max,

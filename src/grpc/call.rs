@@ -6,7 +6,10 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +22,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tokio::time::{Instant, Sleep};
 
-use super::deadline::Deadline;
+use super::{deadline::Deadline, share::ConnectionShare};
 use crate::wire::frame::{PREFIX_BYTES, put_prefix};
 
 pub(super) const CONTENT_TYPE_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -34,8 +37,8 @@ pub(super) enum CallError {
     NotOneMessage { found: &'static str },
     #[error("request of {bytes} bytes exceeds the limit of {max}")]
     TooLarge { bytes: usize, max: usize },
-    #[error("requests in progress take {max} bytes together, which is the limit")]
-    ReceivingTooMuch { max: usize },
+    #[error("requests in progress {whose} take {max} bytes together, which is the limit")]
+    ReceivingTooMuch { whose: &'static str, max: usize },
     #[error("request is compressed: the broker takes `identity` only")]
     Compressed,
     #[error("grpc-timeout `{value}` is not valid: use up to 8 digits and one of H, M, S, m, u, n")]
@@ -60,9 +63,18 @@ pub(crate) struct Receiving {
     pub(crate) bytes: AtomicUsize,
 }
 
+impl Receiving {
+    /// One connection's share of them: a sixteenth, so that one alone cannot take it all, and room for
+    /// two of the largest requests at least.
+    fn bytes_per_connection_max(&self) -> usize {
+        (self.bytes_max / 16).max(2 * self.request_bytes_max)
+    }
+}
+
 /// The bytes of one message that has not arrived completely.
 pub(super) struct Received<'r> {
     receiving: &'r Receiving,
+    of_connection: Arc<AtomicUsize>,
     buffer: BytesMut,
     /// How many of the bytes of all are these.
     counted: usize,
@@ -71,9 +83,10 @@ pub(super) struct Received<'r> {
 }
 
 impl<'r> Received<'r> {
-    pub(super) fn new(receiving: &'r Receiving) -> Self {
+    pub(super) fn new(receiving: &'r Receiving, share: &ConnectionShare) -> Self {
         Self {
             receiving,
+            of_connection: Arc::clone(&share.receiving_bytes),
             buffer: BytesMut::new(),
             counted: 0,
             overdue: None,
@@ -85,14 +98,25 @@ impl<'r> Received<'r> {
     }
 
     pub(super) fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
-        let max = self.receiving.bytes_max;
-        let before = self
-            .receiving
-            .bytes
-            .fetch_add(data.len(), Ordering::Relaxed);
+        let counts = [
+            (
+                &*self.of_connection,
+                self.receiving.bytes_per_connection_max(),
+                "on this connection",
+            ),
+            (
+                &self.receiving.bytes,
+                self.receiving.bytes_max,
+                "on all connections",
+            ),
+        ];
         self.counted += data.len();
-        if before + data.len() > max {
-            return Err(CallError::ReceivingTooMuch { max });
+        let passed = counts.map(|(count, max, whose)| {
+            let before = count.fetch_add(data.len(), Ordering::Relaxed);
+            (before + data.len() > max).then_some((whose, max))
+        });
+        if let Some((whose, max)) = passed.into_iter().flatten().next() {
+            return Err(CallError::ReceivingTooMuch { whose, max });
         }
         self.buffer.extend_from_slice(data);
         Ok(())
@@ -107,7 +131,7 @@ impl<'r> Received<'r> {
         // Messages were completed; what is left has begun just now.
         if rest.len() < self.counted {
             let done = self.counted - rest.len();
-            self.receiving.bytes.fetch_sub(done, Ordering::Relaxed);
+            self.give_back(done);
             self.counted = rest.len();
             self.overdue = None;
         }
@@ -117,6 +141,11 @@ impl<'r> Received<'r> {
         } else {
             rest
         };
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.receiving.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.of_connection.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Resolves once a message that has begun should have arrived.
@@ -134,9 +163,7 @@ impl<'r> Received<'r> {
 
 impl Drop for Received<'_> {
     fn drop(&mut self) {
-        self.receiving
-            .bytes
-            .fetch_sub(self.counted, Ordering::Relaxed);
+        self.give_back(self.counted);
     }
 }
 
@@ -145,21 +172,25 @@ pub(super) async fn read_request<M: Message + Default>(
     body: Body,
     deadline: Deadline,
     receiving: &Receiving,
+    share: &ConnectionShare,
 ) -> Result<M, CallError> {
     let patience = receiving.patience;
     let timeout = Instant::now() + patience;
     let until = deadline.at().map_or(timeout, |at| at.min(timeout));
-    let message = match tokio::time::timeout_at(until, read_message(body, receiving)).await {
-        Ok(read) => read?,
-        Err(_) if until < timeout => return Err(CallError::DeadlineExceeded),
-        Err(_) => return Err(CallError::TimedOut { after: patience }),
-    };
+    let message =
+        match tokio::time::timeout_at(until, read_message(body, Received::new(receiving, share)))
+            .await
+        {
+            Ok(read) => read?,
+            Err(_) if until < timeout => return Err(CallError::DeadlineExceeded),
+            Err(_) => return Err(CallError::TimedOut { after: patience }),
+        };
     M::decode(message).map_err(CallError::Malformed)
 }
 
-async fn read_message(body: Body, receiving: &Receiving) -> Result<Bytes, CallError> {
+async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, CallError> {
     let mut body = pin!(body);
-    let mut received = Received::new(receiving);
+    let bytes_max = received.receiving.request_bytes_max;
     let mut announced = None;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(CallError::BrokenOff)?.into_data() else {
@@ -168,7 +199,7 @@ async fn read_message(body: Body, receiving: &Receiving) -> Result<Bytes, CallEr
         received.extend(&data)?;
         let buffer = &mut received.buffer;
         if announced.is_none() && buffer.len() >= PREFIX_BYTES {
-            announced = Some(announced_bytes(buffer, receiving.request_bytes_max)?);
+            announced = Some(announced_bytes(buffer, bytes_max)?);
         }
         if announced.is_some_and(|bytes| buffer.len() > bytes) {
             return Err(CallError::NotOneMessage {
@@ -271,7 +302,7 @@ mod tests {
         Receiving {
             request_bytes_max: 100,
             patience: Duration::from_secs(30),
-            bytes_max: 150,
+            bytes_max: 350,
             bytes: AtomicUsize::new(0),
         }
     }
@@ -283,7 +314,9 @@ mod tests {
             .collect();
         let body = Body::from_stream(tokio_stream::iter(chunks));
         let receiving = receiving();
-        let read = read_request(body, Deadline::default(), &receiving).await;
+        let share = ConnectionShare::new(1);
+        let read = read_request(body, Deadline::default(), &receiving, &share).await;
+        assert_eq!(share.receiving_bytes.load(Ordering::Relaxed), 0);
         assert_eq!(receiving.bytes.into_inner(), 0, "all bytes are given back");
         read.map_err(|error| error.to_string())
     }
@@ -336,35 +369,51 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_never_arrives_is_given_up() {
         let never = || Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
-        let receiving = receiving();
-        let read = read_request::<pb::PublishRequest>(never(), Deadline::default(), &receiving);
+        let (receiving, share) = (receiving(), ConnectionShare::new(1));
+        let read =
+            |deadline| read_request::<pb::PublishRequest>(never(), deadline, &receiving, &share);
         assert_eq!(
-            read.await.unwrap_err().to_string(),
+            read(Deadline::default()).await.unwrap_err().to_string(),
             "request did not arrive within 30 s"
         );
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", HeaderValue::from_static("100m"));
         let deadline = Deadline::of(&headers).unwrap();
-        let read = read_request::<pb::PublishRequest>(never(), deadline, &receiving);
-        assert!(matches!(read.await, Err(CallError::DeadlineExceeded)));
+        let late = read(deadline).await;
+        assert!(matches!(late, Err(CallError::DeadlineExceeded)));
     }
 
     #[tokio::test]
-    async fn requests_in_progress_have_a_bound_together() {
+    async fn requests_in_progress_have_a_bound_together_and_on_each_connection() {
         let receiving = receiving();
         let part = Bytes::copy_from_slice(&[[0, 0, 0, 0, 100].as_slice(), &[0; 95]].concat());
-        let stuck = || {
+        let stuck = |share: &ConnectionShare| {
             let part = tokio_stream::once(Ok::<_, std::io::Error>(part.clone()));
             let body = Body::from_stream(part.chain(tokio_stream::pending()));
-            read_request::<pb::PublishRequest>(body, Deadline::default(), &receiving)
+            let share = share.clone();
+            let receiving = &receiving;
+            async move {
+                read_request::<pb::PublishRequest>(body, Deadline::default(), receiving, &share)
+                    .await
+            }
         };
-        let mut first = pin!(stuck());
+        let shares = [ConnectionShare::new(1), ConnectionShare::new(1)];
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(first.as_mut().poll(&mut cx).is_pending());
+        let mut held: Vec<_> = [&shares[0], &shares[0], &shares[1]]
+            .map(|share| Box::pin(stuck(share)))
+            .into();
+        for request in &mut held {
+            assert!(request.as_mut().poll(&mut cx).is_pending());
+        }
         assert_eq!(
-            stuck().await.unwrap_err().to_string(),
-            "requests in progress take 150 bytes together, which is the limit"
+            stuck(&shares[0]).await.unwrap_err().to_string(),
+            "requests in progress on this connection take 200 bytes together, which is the limit"
         );
-        assert_eq!(receiving.bytes.load(Ordering::Relaxed), 100);
+        assert_eq!(
+            stuck(&shares[1]).await.unwrap_err().to_string(),
+            "requests in progress on all connections take 350 bytes together, which is the limit"
+        );
+        drop(held);
+        assert_eq!(receiving.bytes.load(Ordering::Relaxed), 0);
     }
 }

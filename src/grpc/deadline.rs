@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::call::CallError;
 
+/// How much of a bad value its refusal repeats.
+const VALUE_BYTES_SHOWN_MAX: usize = 32;
+
 /// When the caller stops waiting, if it says so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deadline(Option<Instant>);
@@ -21,7 +24,12 @@ impl Deadline {
         };
         let timeout = value.to_str().ok().and_then(parse_timeout);
         let timeout = timeout.ok_or_else(|| CallError::MalformedTimeout {
-            value: value.as_bytes().escape_ascii().to_string(),
+            value: value
+                .as_bytes()
+                .escape_ascii()
+                .take(VALUE_BYTES_SHOWN_MAX)
+                .map(char::from)
+                .collect(),
         })?;
         // A timeout too long for the clock is none.
         Ok(Self(Instant::now().checked_add(timeout)))

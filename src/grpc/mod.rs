@@ -11,26 +11,26 @@ mod health;
 pub(crate) mod lifeline;
 mod publish;
 mod publish_stream;
-mod slots;
+mod share;
 mod status;
 mod subscribe;
 mod translate;
 
 use std::{future::Future, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Router, body::Body, extract::Request, middleware, response::IntoResponse,
-    routing::any,
-};
+use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
 use http::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub(crate) use self::{
-    call::Receiving, health::Readiness, slots::SubscriptionSlots, status::internal_error,
+    call::Receiving, health::Readiness, share::ConnectionShare, status::internal_error,
     translate::answer_in_grpc,
 };
-use self::{drain_body::end_on_drain, translate::is_grpc};
+use self::{
+    drain_body::end_on_drain,
+    translate::{is_grpc, refuse_in_grpc},
+};
 use crate::{
     broker::{Broker, Limits},
     metrics::Metrics,
@@ -110,24 +110,33 @@ impl Method {
     pub(crate) async fn call<'s>(
         self,
         service: &'s PubSub,
-        slots: &SubscriptionSlots,
+        share: &ConnectionShare,
         request: Request,
     ) -> Answer<'s> {
-        if request.method() != http::Method::POST {
-            return StatusCode::METHOD_NOT_ALLOWED.into_response().into();
-        }
-        if !is_grpc(request.headers()) {
-            return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response().into();
+        let speaks_grpc = is_grpc(request.headers());
+        let refused = if request.method() != http::Method::POST {
+            Some(StatusCode::METHOD_NOT_ALLOWED)
+        } else {
+            (!speaks_grpc).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        };
+        match refused {
+            Some(refused) if speaks_grpc => {
+                return refuse_in_grpc(refused, request.uri().path()).into();
+            }
+            Some(refused) => return refused.into_response().into(),
+            None => {}
         }
         let answered = match self {
-            Self::Publish => publish::publish(service, request).await.map(Answer::from),
-            Self::PublishStream => {
-                publish_stream::publish_stream(service, request).map(|(response, reading)| Answer {
+            Self::Publish => publish::publish(service, share, request)
+                .await
+                .map(Answer::from),
+            Self::PublishStream => publish_stream::publish_stream(service, share, request).map(
+                |(response, reading)| Answer {
                     response,
                     reading: Some(Box::pin(reading)),
-                })
-            }
-            Self::Subscribe(form) => subscribe::subscribe(service, slots, request, form)
+                },
+            ),
+            Self::Subscribe(form) => subscribe::subscribe(service, share, request, form)
                 .await
                 .map(Answer::from),
         };
@@ -140,30 +149,10 @@ impl Method {
     }
 }
 
-/// Our own methods for those who do not call them directly: HTTP/1.1.
-pub(crate) fn pubsub_routes(service: Arc<PubSub>) -> Router {
-    let route = |router: Router, (path, method): (&str, Method)| {
-        let service = Arc::clone(&service);
-        router.route(
-            path,
-            any(async move |Extension(slots), request: Request| {
-                // HTTP/1.1 has no ping to tell a silent peer from one that is gone.
-                match method {
-                    Method::PublishStream | Method::Subscribe(_) => {
-                        StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response()
-                    }
-                    Method::Publish => method.call(&service, &slots, request).await.response,
-                }
-            }),
-        )
-    };
-    Method::ALL.into_iter().fold(Router::new(), route)
-}
-
 /// Health and reflection. Their streams, which would never end by themselves, end on drain.
 pub(crate) fn companion_routes(readiness: &Readiness, drain: CancellationToken) -> Router {
     /// Names of services and symbols are short.
-    const REQUEST_BYTES_MAX: usize = 64 * 1024;
+    const REQUEST_BYTES_MAX: usize = 4 * 1024;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)

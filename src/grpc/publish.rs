@@ -10,6 +10,7 @@ use super::{
     PubSub,
     call::{answer, read_request},
     deadline::Deadline,
+    share::ConnectionShare,
     status::Refusal,
 };
 use crate::{
@@ -17,10 +18,14 @@ use crate::{
     wire::pb::{PublishRequest, PublishResponse},
 };
 
-pub(super) async fn publish(service: &PubSub, request: Request) -> Result<Response<Body>, Refusal> {
+pub(super) async fn publish(
+    service: &PubSub,
+    share: &ConnectionShare,
+    request: Request,
+) -> Result<Response<Body>, Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let request: PublishRequest =
-        read_request(request.into_body(), deadline, &service.receiving).await?;
+        read_request(request.into_body(), deadline, &service.receiving, share).await?;
     let started = Instant::now();
     let message = Message::try_from(request)?;
     let receipt = service.broker.publish(message, SystemTime::now())?;

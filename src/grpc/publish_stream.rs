@@ -28,6 +28,7 @@ use super::{
     PubSub,
     call::{CONTENT_TYPE_GRPC, CallError, Received, frame, ok_trailers},
     deadline::Deadline,
+    share::ConnectionShare,
     status::{Refusal, StreamEnd},
 };
 use crate::{
@@ -46,6 +47,7 @@ pub(super) const REJECTIONS_MAX: usize = 1_024;
 /// The response, and the future that reads the request for it.
 pub(super) fn publish_stream<'s>(
     service: &'s PubSub,
+    share: &ConnectionShare,
     request: Request,
 ) -> Result<(Response<Body>, impl Future<Output = ()> + Send + use<'s>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
@@ -54,8 +56,9 @@ pub(super) fn publish_stream<'s>(
     response
         .headers_mut()
         .insert(CONTENT_TYPE, CONTENT_TYPE_GRPC);
+    let arriving = Received::new(&service.receiving, share);
     let reading = async move {
-        let end = read(service, request.into_body(), deadline, &answers).await;
+        let end = read(service, arriving, request.into_body(), deadline, &answers).await;
         answers.finish(match end {
             Ok(()) => ok_trailers(),
             Err(end) => {
@@ -72,6 +75,7 @@ pub(super) fn publish_stream<'s>(
 /// Publishes what comes until the caller ends the stream, breaks it off, or must not go on.
 async fn read(
     service: &PubSub,
+    arriving: Received<'_>,
     body: Body,
     deadline: Deadline,
     answers: &Answers,
@@ -80,7 +84,7 @@ async fn read(
     let mut publisher = Publisher {
         service,
         answers,
-        arriving: Received::new(&service.receiving),
+        arriving,
         skipping: 0,
         position: 0,
     };

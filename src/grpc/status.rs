@@ -15,8 +15,11 @@ use crate::{
     wire::{InvalidField, metadata},
 };
 
-/// When a caller should come back to a broker that shuts down: about the time of a restart.
-const RETRY_AFTER_DRAIN: Duration = Duration::from_secs(1);
+/// When a caller should come back: about the time of a restart, or of a slow request's arrival.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How much of a request's path an answer repeats.
+const PATH_CHARS_SHOWN_MAX: usize = 128;
 
 /// Anything that a call can be refused for.
 #[derive(Debug, thiserror::Error)]
@@ -128,8 +131,10 @@ impl Refusal {
                 "heartbeat_interval",
                 self.to_string(),
             )),
-            Self::Subscribe(SubscribeError::Draining) => {
-                Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER_DRAIN)))
+            // What passes by itself, soon.
+            Self::Subscribe(SubscribeError::Draining)
+            | Self::Call(CallError::ReceivingTooMuch { .. }) => {
+                Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
             }
             Self::Call(_)
             | Self::Publish(_)
@@ -225,7 +230,7 @@ fn draining() -> Status {
     Status::with_error_details(
         Code::Unavailable,
         "the broker is shutting down",
-        ErrorDetails::with_retry_info(Some(RETRY_AFTER_DRAIN)),
+        ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
     )
 }
 
@@ -239,6 +244,8 @@ fn trailers(status: &Status) -> HeaderMap {
 
 /// What a plain HTTP answer means to a gRPC caller.
 pub(super) fn from_http(answer: StatusCode, path: &str) -> Status {
+    // A path can be as long as all headers together, and grows when it is escaped.
+    let path: String = path.chars().take(PATH_CHARS_SHOWN_MAX).collect();
     match answer {
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
             Status::unimplemented(format!("the broker has no method {path}"))

@@ -26,7 +26,7 @@ use super::{
     call::{CONTENT_TYPE_GRPC, read_request},
     deadline::Deadline,
     lifeline,
-    slots::{Slot, SubscriptionSlots},
+    share::{ConnectionShare, Slot},
     status::{Refusal, deadline_trailers, ended_trailers},
 };
 use crate::{
@@ -49,23 +49,23 @@ const BATCH: BatchLimit = BatchLimit {
 
 pub(super) async fn subscribe(
     service: &PubSub,
-    slots: &SubscriptionSlots,
+    share: &ConnectionShare,
     request: Request,
     form: Form,
 ) -> Result<Response<Body>, Refusal> {
-    let stream = open_stream(service, slots, request, form).await?;
+    let stream = open_stream(service, share, request, form).await?;
     Ok(stream.into_response())
 }
 
 async fn open_stream(
     service: &PubSub,
-    slots: &SubscriptionSlots,
+    share: &ConnectionShare,
     request: Request,
     form: Form,
 ) -> Result<DeliveryStream, Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let request: SubscribeRequest =
-        read_request(request.into_body(), deadline, &service.receiving).await?;
+        read_request(request.into_body(), deadline, &service.receiving, share).await?;
     let request = Subscribe::try_from(request)?;
     if let Some(interval) = request.heartbeat_interval
         && !service.heartbeat_interval.contains(&interval)
@@ -76,9 +76,11 @@ async fn open_stream(
             max: *service.heartbeat_interval.end(),
         });
     }
-    let slot = slots
+    let slot = share
         .acquire()
-        .ok_or_else(|| Refusal::TooManyOnConnection { max: slots.max() })?;
+        .ok_or_else(|| Refusal::TooManyOnConnection {
+            max: share.subscriptions_max(),
+        })?;
     let mut subscription = service.broker.subscribe(request.options)?;
     if let Some(end) = subscription.watch_end() {
         lifeline::watch(end, deadline.at());

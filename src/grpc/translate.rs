@@ -2,7 +2,7 @@
 //! a panic, a timeout.
 
 use axum::{body::Body, extract::Request, middleware::Next};
-use http::{HeaderMap, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, Response, StatusCode, Version, header::CONTENT_TYPE};
 
 use super::status::from_http;
 
@@ -12,11 +12,20 @@ pub(crate) async fn answer_in_grpc(request: Request, next: Next) -> Response<Bod
         return next.run(request).await;
     }
     let path = request.uri().path().to_owned();
+    // HTTP/1.1 has no trailers that clients read, and no ping to tell a silent peer from one that left.
+    if request.version() < Version::HTTP_2 {
+        return refuse_in_grpc(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &path);
+    }
     let response = next.run(request).await;
     if is_grpc(response.headers()) {
         return response;
     }
-    from_http(response.status(), &path).into_http()
+    refuse_in_grpc(response.status(), &path)
+}
+
+/// The gRPC answer that stands for an HTTP one.
+pub(super) fn refuse_in_grpc(answer: StatusCode, path: &str) -> Response<Body> {
+    from_http(answer, path).into_http()
 }
 
 /// `application/grpc`, as such or with a codec or parameters. gRPC-Web is another protocol.

@@ -20,7 +20,7 @@ use super::{
     sniff::{Prefixed, Protocol, sniff},
 };
 use crate::{
-    grpc::{PubSub, SubscriptionSlots},
+    grpc::PubSub,
     metrics::{Limit, Metrics},
 };
 
@@ -40,7 +40,9 @@ pub(super) struct Context {
 pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
     let config = &context.config;
     // A peer that takes nothing is given as long as one that answers nothing.
-    let write_timeout = config.keepalive_interval + config.keepalive_timeout;
+    let write_timeout = config
+        .keepalive_interval
+        .saturating_add(config.keepalive_timeout);
     let stream = Outbox::new(stream, write_timeout);
     let sniffed = tokio::select! {
         sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)) => sniffed,
@@ -88,16 +90,12 @@ async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, context: &Context) {
     }
 }
 
-/// Passes a connection's requests to the router, each with the connection's own slots.
+/// Passes a connection's requests to the router.
 fn requests(
     context: &Context,
 ) -> impl Fn(Request<Incoming>) -> BoxFuture<Result<Response<Body>, Infallible>> + use<> {
-    let slots = SubscriptionSlots::new(context.config.subscriptions_per_connection_max);
     let router = context.router.clone();
-    move |mut request| {
-        request.extensions_mut().insert(slots.clone());
-        Box::pin(router.clone().oneshot(request.map(Body::new)))
-    }
+    move |request| Box::pin(router.clone().oneshot(request.map(Body::new)))
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -27,8 +27,8 @@ use tower::ServiceExt;
 
 use super::{config, connection::Context};
 use crate::{
-    grpc::{self, SubscriptionSlots, lifeline},
-    metrics::Metrics,
+    grpc::{self, ConnectionShare, lifeline},
+    metrics::{Limit, Metrics},
 };
 
 /// Serves the connection to its end.
@@ -48,7 +48,7 @@ where
     let config = &context.config;
     let mut connection = builder(config).handshake::<_, Bytes>(stream).await?;
     let ping_pong = connection.ping_pong().expect("it is taken once");
-    let slots = SubscriptionSlots::new(config.subscriptions_per_connection_max);
+    let share = ConnectionShare::new(config.subscriptions_per_connection_max);
     let mut calls = FuturesUnordered::new();
     let mut started = 0_u64;
     let mut finishing = false;
@@ -67,7 +67,7 @@ where
                     let (request, respond) = accepted?;
                     started += 1;
                     let open = OpenStream::new(&context.metrics);
-                    let call = call(request, respond, Arc::clone(context), slots.clone());
+                    let call = call(request, respond, Arc::clone(context), share.clone());
                     let call = async move {
                         call.await;
                         drop(open);
@@ -78,6 +78,7 @@ where
                 None => return Ok(()),
             },
             () = &mut alive => {
+                context.metrics.reject(Limit::Keepalive);
                 tracing::debug!("the peer answers no ping");
                 return Ok(());
             }
@@ -88,6 +89,7 @@ where
             _ = idle.tick(), if !finishing => {
                 let is_idle = calls.is_empty();
                 if is_idle && idle_since == Some(started) {
+                    context.metrics.reject(Limit::Idle);
                     finishing = true;
                     connection.graceful_shutdown();
                 }
@@ -98,8 +100,8 @@ where
 }
 
 fn builder(config: &config::ServerConfig) -> h2::server::Builder {
-    let streams_max =
-        config.subscriptions_per_connection_max + config::OTHER_STREAMS_PER_CONNECTION;
+    let subscriptions_max = config.subscriptions_per_connection_max;
+    let streams_max = subscriptions_max.saturating_add(config::OTHER_STREAMS_PER_CONNECTION);
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(u32::try_from(streams_max).unwrap_or(u32::MAX))
@@ -151,11 +153,11 @@ async fn call(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     context: Arc<Context>,
-    slots: SubscriptionSlots,
+    share: ConnectionShare,
 ) {
     let grace = context.config.stall_timeout;
     let mut respond = Responder(Some(respond));
-    let answering = Box::pin(answer_and_send(request, &mut respond, &context, slots));
+    let answering = Box::pin(answer_and_send(request, &mut respond, &context, share));
     let answering = AssertUnwindSafe(lifeline::drive(answering, grace)).catch_unwind();
     if answering.await.is_err() {
         // The hook has logged it. An answer that has begun cannot be taken back; it is reset.
@@ -168,11 +170,11 @@ async fn answer_and_send(
     request: Request<RecvStream>,
     respond: &mut Responder,
     context: &Context,
-    slots: SubscriptionSlots,
+    share: ConnectionShare,
 ) {
     let request = request.map(|stream| Body::new(Received { stream }));
     // Boxed, since it is large and soon over: a stream lasts, and keeps what its future takes.
-    let answer = Box::pin(answer(request, context, slots)).await;
+    let answer = Box::pin(answer(request, context, share)).await;
     let grpc::Answer { response, reading } = answer;
     let sending = respond.send(response);
     let sent = match reading {
@@ -195,13 +197,11 @@ async fn answer_and_send(
 async fn answer(
     request: Request<Body>,
     context: &Context,
-    slots: SubscriptionSlots,
+    share: ConnectionShare,
 ) -> grpc::Answer<'_> {
     match grpc::Method::of(request.uri().path()) {
-        Some(method) => method.call(&context.pubsub, &slots, request).await,
+        Some(method) => method.call(&context.pubsub, &share, request).await,
         None => {
-            let mut request = request;
-            request.extensions_mut().insert(slots);
             let answered = context.router.clone().oneshot(request).await;
             answered.unwrap_or_else(|never| match never {}).into()
         }

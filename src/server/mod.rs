@@ -111,7 +111,6 @@ impl Server {
             drain.clone(),
         ));
         let router = routes::router(
-            Arc::clone(&pubsub),
             &config,
             readiness.clone(),
             Arc::clone(&metrics),
@@ -167,6 +166,8 @@ async fn finish(broker: &Broker, context: &Context, connections: &TaskTracker) {
             connections = connections.len(),
             "dropping connections that did not finish in time"
         );
+        let count = connections.len() as u64;
+        context.metrics.reject_many(Limit::Drain, count);
         context.close.cancel();
         connections.wait().await;
     }

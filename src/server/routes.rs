@@ -44,10 +44,9 @@ pub(super) fn pubsub(
     }
 }
 
-/// gRPC, plain HTTP and what an embedding program adds. From the outside in: a span for the request,
+/// All but our own methods: health, reflection, plain HTTP and what an embedding program adds. From the outside in: a span for the request,
 /// gRPC answers to gRPC callers, panics answered and logged.
 pub(super) fn router(
-    pubsub: Arc<PubSub>,
     config: &ServerConfig,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -68,7 +67,6 @@ pub(super) fn router(
         .merge(http.layer(timeout))
         .merge(companions.layer(timeout))
         .merge(extra)
-        .merge(grpc::pubsub_routes(pubsub))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(grpc::answer_in_grpc))

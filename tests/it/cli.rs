@@ -8,6 +8,8 @@ use std::{
     thread,
 };
 
+use crate::raw::Raw;
+
 /// The binary without the environment's own settings.
 fn broker(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
@@ -217,6 +219,34 @@ fn what_cannot_work_is_said_in_one_line() {
         1,
         "broker: mailbox_bytes of 1024 is below",
     );
+    for (args, line) in [
+        (
+            ["--attributes-bytes-max", "18446744073709551615"],
+            "broker: attributes_bytes_max of 18446744073709551615 exceeds the ceiling of 49152",
+        ),
+        (
+            ["--subscriptions-per-connection-max", "18446744073709551615"],
+            "broker: subscriptions_per_connection_max of 18446744073709551615 exceeds 100000000",
+        ),
+        (
+            ["--keepalive-interval", "500000000000y"],
+            "broker: keepalive_interval of",
+        ),
+        (
+            ["--idle-topics-max", "1"],
+            "broker: idle_topics_max of 1 is below the minimum of 32",
+        ),
+    ] {
+        check_refused(&run(&args), 1, line);
+    }
+    let negative = broker(&[]).env("BROKER_PAYLOAD_BYTES_MAX", "-1").output();
+    let negative = negative.unwrap();
+    assert!(text(&negative.stderr).contains("`-1` is not a size: write 65536, 64KiB or 1MiB"));
+    check_refused(
+        &run(&["pub", "t", "--file", "/dev/zero"]),
+        1,
+        "broker: /dev/zero exceeds the limit of 16777216 bytes for a payload",
+    );
     check_refused(
         &run(&["--log-level", "a=b=c"]),
         1,
@@ -302,25 +332,19 @@ fn sigterm_drains_and_exits_with_0() {
     assert_eq!(reader.exit_code(), Some(143));
 }
 
-#[test]
-fn a_second_signal_exits_at_once() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_exits_at_once() {
     let (mut broker, url) = serve(&["--drain-timeout", "1h", "--request-timeout", "1h"]);
-    // A call in flight that never ends holds the drain; "continue" says that it is being read.
-    let mut endless = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
-    endless
-        .write_all(
-            b"POST /pubsub.v1.PubSubService/Publish HTTP/1.1\r\nhost: a\r\n\
-              content-type: application/grpc\r\ncontent-length: 100\r\n\
-              expect: 100-continue\r\n\r\n",
-        )
-        .unwrap();
-    let mut answer = [0; 12];
-    endless.read_exact(&mut answer).unwrap();
-    assert_eq!(text(&answer), "HTTP/1.1 100");
+    // A call in flight that never ends holds the drain; the answer behind it says that it has begun.
+    let mut raw = Raw::connect(url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let headers = raw.grpc("/pubsub.v1.PubSubService/Publish");
+    let endless = raw.start(headers).await;
+    assert_eq!(raw.get("/health").await.1, "ok\n");
     broker.signal("-INT");
     broker.log_line("\"draining\"");
     broker.signal("-INT");
     assert_eq!(broker.exit_code(), Some(130));
+    drop(endless);
 }
 
 #[test]

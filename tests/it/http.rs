@@ -11,7 +11,7 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    raw::{Raw, frame_of, http1},
+    raw::{Raw, frame_of, http1, read_to_close, socket},
     support::{Running, filter, message, next, subscribe, value_of, within},
 };
 
@@ -217,11 +217,16 @@ async fn a_health_check_that_never_arrives_and_a_watch_past_its_deadline_are_end
 }
 
 #[tokio::test]
-async fn a_subscription_needs_http2() {
+async fn grpc_needs_http2() {
     let broker = Running::start().await;
-    let request = "POST /pubsub.v1.PubSubService/Subscribe HTTP/1.1\r\nhost: t\r\n\
-                   content-type: application/grpc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    let (_, answer) = http1(broker.address, request).await;
-    assert_eq!(answer, "");
+    for method in ["Publish", "PublishStream", "Subscribe"] {
+        let request = format!(
+            "POST /pubsub.v1.PubSubService/{method} HTTP/1.1\r\nhost: t\r\n\
+             content-type: application/grpc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let answer = read_to_close(socket(broker.address, request.as_bytes()).await).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains("grpc-status: 12"), "{answer}");
+    }
     assert_eq!(broker.broker.snapshot().subscriptions, 0);
 }

@@ -81,9 +81,11 @@ fn publish_tagged(broker: &Broker, topic: &str, tag: Option<&str>, payload: &str
 
 type Taken = Result<(u64, Vec<Arc<Delivery>>), Ended>;
 
+/// Takes, and passes on at once.
 fn poll_take(subscription: &mut Subscription, limit: BatchLimit, waker: &Waker) -> Poll<Taken> {
     let mut batch = Vec::new();
     let taken = subscription.poll_take(&mut Context::from_waker(waker), limit, &mut batch);
+    subscription.pass_on();
     taken.map_ok(|missed| (missed, batch))
 }
 
