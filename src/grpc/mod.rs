@@ -126,8 +126,10 @@ impl Method {
             Some(refused) => return refused.into_response().into(),
             None => {}
         }
+        // Boxed each for itself: a call takes the memory of its own method, and a stream that lasts
+        // keeps none of it.
         let answered = match self {
-            Self::Publish => publish::publish(service, share, request)
+            Self::Publish => Box::pin(publish::publish(service, share, request))
                 .await
                 .map(Answer::from),
             Self::PublishStream => publish_stream::publish_stream(service, share, request).map(
@@ -136,7 +138,7 @@ impl Method {
                     reading: Some(Box::pin(reading)),
                 },
             ),
-            Self::Subscribe(form) => subscribe::subscribe(service, share, request, form)
+            Self::Subscribe(form) => Box::pin(subscribe::subscribe(service, share, request, form))
                 .await
                 .map(Answer::from),
         };

@@ -173,9 +173,7 @@ async fn answer_and_send(
     share: ConnectionShare,
 ) {
     let request = request.map(|stream| Body::new(Received { stream }));
-    // Boxed, since it is large and soon over: a stream lasts, and keeps what its future takes.
-    let answer = Box::pin(answer(request, context, share)).await;
-    let grpc::Answer { response, reading } = answer;
+    let grpc::Answer { response, reading } = answer(request, context, share).await;
     let sending = respond.send(response);
     let sent = match reading {
         None => sending.await,
@@ -202,7 +200,7 @@ async fn answer(
     match grpc::Method::of(request.uri().path()) {
         Some(method) => method.call(&context.pubsub, &share, request).await,
         None => {
-            let answered = context.router.clone().oneshot(request).await;
+            let answered = Box::pin(context.router.clone().oneshot(request)).await;
             answered.unwrap_or_else(|never| match never {}).into()
         }
     }
