@@ -63,7 +63,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(field: &'static str, reason: impl Display) -> Self {
+    pub(super) fn new(field: &'static str, reason: impl Display) -> Self {
         let reason = reason.to_string();
         Self { field, reason }
     }

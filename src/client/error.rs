@@ -9,7 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 pub use super::status::TransportError;
-use super::{convert::Malformed, status::said, url::UrlError};
+use super::{convert::Malformed, in_flight::Rejection, status::said, url::UrlError};
 
 /// Why there is no connection to a broker.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -134,6 +134,14 @@ impl CallError {
             _ => None,
         }
     }
+
+    /// Whether what the call was to publish may have been published nevertheless.
+    fn may_be_published(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionLost { .. } | Self::DeadlineExceeded { .. } | Self::Unexpected { .. }
+        )
+    }
 }
 
 /// Why a message was not published, or is not known to be.
@@ -176,15 +184,107 @@ impl PublishError {
     /// Whether the message may have been published nevertheless, so that a retry risks a duplicate.
     #[must_use]
     pub fn may_be_published(&self) -> bool {
-        matches!(
-            self,
-            Self::Call(
-                CallError::ConnectionLost { .. }
-                    | CallError::DeadlineExceeded { .. }
-                    | CallError::Unexpected { .. }
-            )
-        )
+        matches!(self, Self::Call(error) if error.may_be_published())
     }
+}
+
+/// Why there is no publisher, or no longer.
+///
+/// What the broker has not answered may need to be published anew, by another publisher:
+/// [`Publisher::unanswered`](super::Publisher::unanswered) says which messages these are, and
+/// [`may_be_published`](Self::may_be_published) whether that risks duplicates.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublisherError {
+    /// The broker has no room for a publisher, or for what this one leaves untaken. A retry helps.
+    #[error("the publisher passes a limit of the broker: {}", said(.status))]
+    LimitExceeded {
+        /// After how long the broker wants to be asked again.
+        retry_after: Option<Duration>,
+        /// The answer, with limit and value.
+        status: Status,
+    },
+    /// The broker answered what the contract does not allow; the defect is the broker's.
+    #[error("the broker sent a malformed answer")]
+    Malformed(#[from] Malformed),
+    /// What can befall any call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl PublisherError {
+    /// Whether another publisher can come about later without a change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::LimitExceeded { .. } => true,
+            Self::Malformed(_) => false,
+            Self::Call(error) => error.is_retryable(),
+        }
+    }
+
+    /// After how long the broker wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LimitExceeded { retry_after, .. } => *retry_after,
+            Self::Malformed(_) => None,
+            Self::Call(error) => error.retry_after(),
+        }
+    }
+
+    /// Whether messages that were not answered may have been published nevertheless. A broker that shuts
+    /// down answers what it has published first.
+    #[must_use]
+    pub fn may_be_published(&self) -> bool {
+        match self {
+            Self::LimitExceeded { .. } | Self::Malformed(_) => true,
+            Self::Call(error) => error.may_be_published(),
+        }
+    }
+}
+
+/// Why a publisher did not send a message. It has no position, and was not published.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SendError {
+    /// No broker takes so much; the caller must change the message. The publisher goes on.
+    #[error("message of {bytes} bytes exceeds the limit of {max}")]
+    TooLarge {
+        /// The message's size, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// The publisher was finished before; the caller needs another one.
+    #[error("the publisher is finished")]
+    Finished,
+    /// The publisher's stream is over; another one may be had.
+    #[error(transparent)]
+    Ended(#[from] PublisherError),
+}
+
+impl SendError {
+    /// Whether the same message can be sent by another publisher.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } => false,
+            Self::Finished => true,
+            Self::Ended(error) => error.is_retryable(),
+        }
+    }
+}
+
+/// Why a message was not published, or is not known to be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TicketError {
+    /// The broker did not publish it; the publisher goes on.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The publisher's stream ended before an answer came:
+    /// [`may_be_published`](PublisherError::may_be_published) tells whether the message may have been
+    /// published.
+    #[error("the message was not answered")]
+    Unanswered(#[source] PublisherError),
 }
 
 /// Why there is no subscription, or no longer.

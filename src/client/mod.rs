@@ -1,5 +1,8 @@
 //! The Rust client: connect, publish, subscribe as a stream.
 //!
+//! [`Client::publish`] publishes one message and waits for its receipt; a [`Publisher`] sends many on one
+//! stream and is answered as it goes.
+//!
 //! A subscription outlives its connection: when that breaks, the client resubscribes with backoff and
 //! says what may have been lost, before it delivers anything further. Publishing is never repeated
 //! behind the application's back, since a repeated message would be a duplicate. Invariants: every
@@ -32,8 +35,12 @@ mod error;
 mod gap;
 mod guard;
 mod health;
+mod in_flight;
 mod live;
 mod options;
+mod publish_frame;
+mod publish_stream;
+mod publisher;
 mod silence;
 mod status;
 mod subscribe;
@@ -47,11 +54,16 @@ use tonic::Request;
 use self::connection::Connection;
 pub use self::{
     convert::{Malformed, Receipt, Received},
-    error::{CallError, ConnectError, HealthError, PublishError, SubscribeError, TransportError},
+    error::{
+        CallError, ConnectError, HealthError, PublishError, PublisherError, SendError,
+        SubscribeError, TicketError, TransportError,
+    },
     gap::{Gap, Start},
     health::Health,
+    in_flight::{Answered, Position, Rejection, Rejections},
     live::Facts,
     options::*,
+    publisher::{Publisher, Ticket},
     subscribe::{OverflowPolicy, Subscribe},
     subscription::{Event, Subscription},
     url::UrlError,
@@ -117,6 +129,15 @@ impl Client {
             Ok(response) => Ok(response.into_inner().into()),
             Err(status) => Err(self.connection.errors().publish(status)),
         }
+    }
+
+    /// A stream of its own for many messages, which are answered by position: the way for anyone who
+    /// publishes more than now and then. [`PublisherOptions::default()`] will do.
+    ///
+    /// # Errors
+    /// What can befall any call. This attempt is not repeated.
+    pub async fn publisher(&self, options: PublisherOptions) -> Result<Publisher, PublisherError> {
+        Publisher::open(Arc::clone(&self.connection), options).await
     }
 
     /// Delivers each message published from now on that `subscribe` asks for; a

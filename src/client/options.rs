@@ -19,6 +19,15 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The largest message that the client takes: the broker's ceiling for a payload, 16 MiB, and 64 KiB
 /// for all else that a message carries.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024 + 64 * 1024;
+/// How many messages a publisher may have sent and not been answered: a million a second over a round
+/// trip of 1 ms. Fewer than the 1,024 rejections that a broker keeps for a caller, so that not even a
+/// burst of nothing but bad messages ends the publisher.
+pub const MESSAGES_IN_FLIGHT_MAX: usize = 1_000;
+/// The same in bytes, which the client's memory holds: 1 Gbit/s over a round trip of 30 ms.
+pub const BYTES_IN_FLIGHT_MAX: usize = 4 * 1024 * 1024;
+/// Rejections that a publisher keeps until they are taken. Whoever takes them after each flush, and
+/// flushes after so many messages at most, misses none.
+pub const REJECTIONS_KEPT_MAX: usize = 10_000;
 
 /// The bounds of a client's waits, and what it does when its connection breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +59,27 @@ impl Default for ClientOptions {
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             reconnect: true,
             backoff: Backoff::default(),
+        }
+    }
+}
+
+/// What a publisher may have sent and not been answered. Past either bound, a send waits; but one message
+/// may always go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublisherOptions {
+    /// In messages. [`MESSAGES_IN_FLIGHT_MAX`] by default; more helps where a round trip takes long, but
+    /// a broker may then end the publisher if it rejects more than 1,024 messages in a row.
+    pub messages_in_flight_max: usize,
+    /// In bytes, each message counted by its [`size`](crate::message::Message::size).
+    /// [`BYTES_IN_FLIGHT_MAX`] by default.
+    pub bytes_in_flight_max: usize,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self {
+            messages_in_flight_max: MESSAGES_IN_FLIGHT_MAX,
+            bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
         }
     }
 }

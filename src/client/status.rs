@@ -8,7 +8,7 @@ use std::{error::Error, fmt, time::Duration};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
-use super::error::{CallError, HealthError, PublishError, SubscribeError};
+use super::error::{CallError, HealthError, PublishError, PublisherError, SubscribeError};
 
 /// What broke a connection: the innermost cause, such as `Connection refused`.
 #[derive(Clone, Debug)]
@@ -76,6 +76,17 @@ impl ErrorMap<'_> {
                 status,
             },
             _ => PublishError::Call(self.call(status)),
+        }
+    }
+
+    /// Why there is no publisher, or no longer.
+    pub(super) fn publisher(self, status: Status) -> PublisherError {
+        match answer_code(&status) {
+            Some(Code::ResourceExhausted) => PublisherError::LimitExceeded {
+                retry_after: retry_after(&status),
+                status,
+            },
+            _ => PublisherError::Call(self.call(status)),
         }
     }
 
@@ -245,6 +256,31 @@ mod tests {
         for (code, expected, retryable, may_be_published) in cases {
             check_publish(no(code), expected, retryable, may_be_published);
         }
+    }
+
+    #[track_caller]
+    fn check_publisher(status: Status, expected: &str, retryable: bool, may_be_published: bool) {
+        let error = MAP.publisher(status);
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.is_retryable(), retryable, "{expected}: retryable");
+        let may = error.may_be_published();
+        assert_eq!(may, may_be_published, "{expected}: may be published");
+    }
+
+    #[test]
+    fn a_publisher_that_ended_learns_what_to_do_with_the_rest() {
+        let no = |code| Status::new(code, "no");
+        let reset = local(Code::Unknown, io::Error::from(io::ErrorKind::BrokenPipe));
+        let lost = "the connection to the broker was lost";
+        check_publisher(reset, lost, true, true);
+        let gone = "the broker is unavailable: no";
+        check_publisher(no(Code::Unavailable), gone, true, false);
+        let limit = "the publisher passes a limit of the broker: no";
+        check_publisher(no(Code::ResourceExhausted), limit, true, true);
+        let old = "the broker cannot do this: no";
+        check_publisher(no(Code::Unimplemented), old, false, false);
+        let odd = "the broker failed: no (InvalidArgument)";
+        check_publisher(no(Code::InvalidArgument), odd, false, true);
     }
 
     #[test]

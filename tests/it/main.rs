@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod overflow;
 mod publish_stream;
+mod publisher;
 mod pubsub;
 mod raw;
 mod reconnect;
