@@ -116,6 +116,7 @@ status_of "the example" "$sub_pid"
 same "example sub" "$(cat "$out/sub")" "hello, gophers!"
 
 exits 0 cargo run --locked --quiet --example embed
+exits 0 cargo run --locked --quiet --example stream numbers 1000
 
 ## From the shell.
 start orders broker sub 'orders.>' --count 2
@@ -130,6 +131,7 @@ same "broker sub --count 2 exits with 0" $status 0
 same "broker sub" "$(cat "$out/orders")" \
     "42 sprockets
 one line"
+exits 0 broker bench --duration 200ms --warmup 50ms --server-pid "$broker_pid"
 exits 124 broker sub nothing.here --timeout 100ms
 exits 1 broker pub 'not a topic' payload
 exits 1 broker health no.such.service
