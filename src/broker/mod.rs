@@ -44,7 +44,7 @@ pub use self::{
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
 };
 use crate::{
-    message::{Delivery, Epoch, Message, Sequence, message_id},
+    message::{Delivery, Epoch, Message, MessageId, Sequence},
     topic::Topic,
 };
 
@@ -149,7 +149,7 @@ impl Broker {
         }
         tally.wakers.into_iter().for_each(Waker::wake);
         Ok(Receipt {
-            id: chosen_id.unwrap_or_else(|| message_id(None, epoch, sequence).into_owned()),
+            chosen_id,
             epoch,
             sequence,
             matched: tally.matched,
@@ -266,8 +266,8 @@ impl Shared {
         &self,
         message: Message,
         published_at: SystemTime,
-    ) -> (Epoch, Sequence, Option<String>, Tally) {
-        let chosen_id = message.id.as_ref().map(ToString::to_string);
+    ) -> (Epoch, Sequence, Option<MessageId>, Tally) {
+        let chosen_id = message.id.clone();
         let topic = message.topic.clone();
         loop {
             let found = match self.topics.find(&topic) {

@@ -1,7 +1,9 @@
 //! What a publisher is told: its message's fate, or why it was not admitted.
 
+use std::borrow::Cow;
+
 use super::Limits;
-use crate::message::{Epoch, Message, Sequence};
+use crate::message::{Epoch, Message, MessageId, Sequence, message_id};
 
 /// Why a message was not published. The caller must change it; a retry does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +37,8 @@ pub enum PublishError {
 /// What became of a published message. `matched = delivered + dropped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// The message's id: the publisher's, or one made of epoch and sequence.
-    pub id: String,
+    /// The id that the publisher chose, if it did.
+    pub chosen_id: Option<MessageId>,
     /// The life of the topic that `sequence` belongs to.
     pub epoch: Epoch,
     /// The message's place in the topic.
@@ -49,6 +51,14 @@ pub struct Receipt {
     pub dropped: u32,
     /// How many older messages were lost to make room for it.
     pub displaced: u64,
+}
+
+impl Receipt {
+    /// The message's id: the publisher's, or one made of epoch and sequence.
+    #[must_use]
+    pub fn id(&self) -> Cow<'_, str> {
+        message_id(self.chosen_id.as_ref(), self.epoch, self.sequence)
+    }
 }
 
 impl Limits {

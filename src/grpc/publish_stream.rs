@@ -33,9 +33,10 @@ use super::{
 };
 use crate::{
     broker::Receipt,
-    message::Message,
+    topic::Topic,
     wire::{
         frame::PREFIX_BYTES,
+        next_message,
         pb::{PublishRequest, PublishStreamResponse, Rejection},
     },
 };
@@ -87,6 +88,7 @@ async fn read(
         arriving,
         skipping: 0,
         position: 0,
+        last_topic: None,
     };
     loop {
         let frame = tokio::select! {
@@ -128,6 +130,7 @@ struct Publisher<'s> {
     skipping: usize,
     /// Of the message answered last.
     position: u64,
+    last_topic: Option<Topic>,
 }
 
 impl Publisher<'_> {
@@ -205,9 +208,9 @@ impl Publisher<'_> {
         }
     }
 
-    fn publish(&self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
+    fn publish(&mut self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
         let request = PublishRequest::decode(message).map_err(CallError::Malformed)?;
-        let message = Message::try_from(request)?;
+        let message = next_message(request, &mut self.last_topic)?;
         Ok(self.service.broker.publish(message, now)?)
     }
 

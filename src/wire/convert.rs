@@ -7,6 +7,7 @@ use super::pb;
 use crate::{
     broker::{OverflowPolicy, Receipt, SubscribeOptions},
     message::{AttributeName, Message},
+    topic::Topic,
 };
 
 /// A field of a request that the caller must change.
@@ -45,32 +46,53 @@ impl TryFrom<pb::PublishRequest> for Message {
     type Error = InvalidField;
 
     fn try_from(request: pb::PublishRequest) -> Result<Self, InvalidField> {
-        if !request.text.is_empty() && !request.payload.is_empty() {
-            return Err(InvalidField::new("text", "both payload and text are set"));
-        }
-        let attributes = request.attributes.into_iter().map(|(name, value)| {
-            let name = parse::<AttributeName>("attributes", &name)?;
-            Ok((name, value))
-        });
-        Ok(Self {
-            topic: parse("topic", &request.topic)?,
-            attributes: attributes.collect::<Result<_, InvalidField>>()?,
-            tag: parse_optional("tag", &request.tag)?,
-            key: parse_optional("key", &request.key)?,
-            id: parse_optional("id", &request.id)?,
-            payload: if request.text.is_empty() {
-                request.payload
-            } else {
-                request.text.into()
-            },
-        })
+        let topic = parse("topic", &request.topic)?;
+        message(request, topic)
     }
+}
+
+/// A message of a stream, most of which go where the one before went: its topic is parsed only if it
+/// is another than `last`, and kept there.
+///
+/// # Errors
+/// The field at fault.
+pub fn next_message(
+    request: pb::PublishRequest,
+    last: &mut Option<Topic>,
+) -> Result<Message, InvalidField> {
+    let topic = match last {
+        Some(last) if last.as_str() == request.topic => last.clone(),
+        last => last.insert(parse("topic", &request.topic)?).clone(),
+    };
+    message(request, topic)
+}
+
+fn message(request: pb::PublishRequest, topic: Topic) -> Result<Message, InvalidField> {
+    if !request.text.is_empty() && !request.payload.is_empty() {
+        return Err(InvalidField::new("text", "both payload and text are set"));
+    }
+    let attributes = request.attributes.into_iter().map(|(name, value)| {
+        let name = parse::<AttributeName>("attributes", &name)?;
+        Ok((name, value))
+    });
+    Ok(Message {
+        topic,
+        attributes: attributes.collect::<Result<_, InvalidField>>()?,
+        tag: parse_optional("tag", &request.tag)?,
+        key: parse_optional("key", &request.key)?,
+        id: parse_optional("id", &request.id)?,
+        payload: if request.text.is_empty() {
+            request.payload
+        } else {
+            request.text.into()
+        },
+    })
 }
 
 impl From<Receipt> for pb::PublishResponse {
     fn from(receipt: Receipt) -> Self {
         Self {
-            id: receipt.id,
+            id: receipt.id().into_owned(),
             epoch: receipt.epoch.0,
             sequence: receipt.sequence.0,
             matched: receipt.matched,

@@ -7,7 +7,7 @@
 mod convert;
 pub(crate) mod frame;
 
-pub use self::convert::{InvalidField, Subscribe};
+pub use self::convert::{InvalidField, Subscribe, next_message};
 
 /// The generated messages and client of `pubsub.v1`.
 #[allow(

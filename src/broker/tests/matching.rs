@@ -72,13 +72,13 @@ fn a_subscriber_shares_the_message_and_gets_it_as_it_was_published() {
     message.id = Some("mine".parse().unwrap());
     message.key = Some("key".parse().unwrap());
     let receipt = broker.publish(message.clone(), SystemTime::UNIX_EPOCH);
-    assert_eq!(receipt.unwrap().id, "mine");
+    assert_eq!(receipt.unwrap().id(), "mine");
     let [first, second] = readers.each_mut().map(|r| take(r).unwrap().1.remove(0));
     assert_eq!(first.message, message);
     assert!(Arc::ptr_eq(&first, &second));
     let receipt = publish(&broker, "t", "");
     let place = format!("{:x}-{:x}", receipt.epoch.0, receipt.sequence.0);
-    assert_eq!(receipt.id, place);
+    assert_eq!(receipt.id(), place);
     assert_eq!(take(&mut readers[0]).unwrap().1[0].id(), place);
 }
 
