@@ -127,13 +127,15 @@ impl<'r> Received<'r> {
         std::mem::take(&mut self.buffer)
     }
 
-    pub(super) fn put_back(&mut self, rest: BytesMut) {
+    pub(super) fn put_back(&mut self, mut rest: BytesMut) {
         // Messages were completed; what is left has begun just now.
         if rest.len() < self.counted {
             let done = self.counted - rest.len();
             self.give_back(done);
             self.counted = rest.len();
             self.overdue = None;
+            // A copy, since the rest of a large message's buffer keeps all of it.
+            rest = BytesMut::from(&rest[..]);
         }
         // An empty buffer gives its memory back.
         self.buffer = if rest.is_empty() {
@@ -415,5 +417,22 @@ mod tests {
         );
         drop(held);
         assert_eq!(receiving.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_rest_of_a_large_message_keeps_none_of_its_memory() {
+        let receiving = Receiving {
+            bytes_max: 1 << 30,
+            ..receiving()
+        };
+        let share = ConnectionShare::new(1);
+        let mut received = Received::new(&receiving, &share);
+        received.extend(&vec![0; 1 << 20]).unwrap();
+        let mut buffer = received.take();
+        buffer.advance((1 << 20) - 1);
+        received.put_back(buffer);
+        assert!(received.buffer.capacity() < 100);
+        assert_eq!(receiving.bytes.load(Ordering::Relaxed), 1);
+        assert_eq!(share.receiving_bytes.load(Ordering::Relaxed), 1);
     }
 }

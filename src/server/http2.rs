@@ -182,7 +182,12 @@ async fn answer_and_send(
             tokio::select! {
                 // What has come is read before answers go out: these grow larger and fewer.
                 biased;
-                () = reading => sending.await,
+                () = reading => {
+                    // A caller that takes no answers does not keep them for ever.
+                    let patience = context.config.stall_timeout;
+                    let sent = tokio::time::timeout(patience, sending).await;
+                    sent.unwrap_or_else(|_| Err(Reason::ENHANCE_YOUR_CALM.into()))
+                }
                 sent = &mut sending => sent,
             }
         }

@@ -162,7 +162,7 @@ async fn more_rejections_than_are_kept_end_the_stream() {
     let mut raw = Raw::connect_with_window(broker.address, 0).await;
     let mut call = start(&mut raw).await;
     let bad = frame(&message("", ""));
-    call.send(bad.repeat(5_000), false);
+    call.send(bad.repeat(20_000), false);
     let rejections = "fanfare_rejected_total{limit=\"rejections\"}";
     broker.until_metric(rejections, 1).await;
     raw.set_window(1024 * 1024).await;
@@ -250,4 +250,31 @@ async fn what_a_stream_publishes_is_what_subscribers_are_promised() {
     drop(slow);
     broker.shut_down();
     assert_eq!(to_end(&mut stream).await.1.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_burst_of_bad_messages_does_not_end_the_stream_of_a_caller_that_reads() {
+    let broker = Running::start().await;
+    let mut raw = Raw::connect(broker.address).await;
+    let mut call = start(&mut raw).await;
+    let bad = frame(&message("", ""));
+    call.send(bad.repeat(1_500), true);
+    let (sum, code, _) = answered(call.response().await).await;
+    assert_eq!((code, sum.position), (Code::Ok, 1_500));
+    assert_eq!(sum.rejections.len(), 1_500);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_over_does_not_wait_for_ever_for_its_caller() {
+    let config = ServerConfig {
+        stall_timeout: Duration::from_millis(50),
+        ..ServerConfig::default()
+    };
+    let broker = Running::start_with(config, Limits::default()).await;
+    let mut raw = Raw::connect_with_window(broker.address, 0).await;
+    let mut call = start(&mut raw).await;
+    call.send(good(0..10), true);
+    let reset = call.response().await.reset().await;
+    assert_eq!(reset.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    broker.until_metric("fanfare_streams", 0).await;
 }
