@@ -8,11 +8,10 @@
 use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use crate::{
     message::{Key, Message, Tag},
-    wire::frame::PREFIX_BYTES,
+    wire::frame::{PREFIX_BYTES, put_attribute, put_length, put_text},
 };
 
 /// What a chunk holds before the next one begins: a few HTTP/2 frames, so that neither buffers nor writes
@@ -99,7 +98,7 @@ impl Outgoing {
 fn put_fields(out: &mut BytesMut, message: &Message) {
     put_text(out, field::TOPIC, message.topic.as_str());
     for (name, value) in message.attributes.iter() {
-        put_attribute(out, name, value);
+        put_attribute(out, field::ATTRIBUTES, name, value);
     }
     if let Some(tag) = message.tag.as_ref().map(Tag::as_str) {
         put_text(out, field::TAG, tag);
@@ -110,24 +109,6 @@ fn put_fields(out: &mut BytesMut, message: &Message) {
     if let Some(id) = &message.id {
         put_text(out, field::ID, id.as_str());
     }
-}
-
-/// A map entry is a message with the key as field 1 and the value as field 2.
-fn put_attribute(out: &mut BytesMut, name: &str, value: &str) {
-    let text_bytes = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();
-    put_length(out, field::ATTRIBUTES, text_bytes(name) + text_bytes(value));
-    put_text(out, 1, name);
-    put_text(out, 2, value);
-}
-
-fn put_text(out: &mut BytesMut, field: u32, text: &str) {
-    put_length(out, field, text.len());
-    out.put_slice(text.as_bytes());
-}
-
-fn put_length(out: &mut BytesMut, field: u32, bytes: usize) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(bytes as u64, out);
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ fn envelope(delivery: &Delivery) -> Bytes {
     let time = prost_types::Timestamp::from(delivery.published_at);
     prost::encoding::message::encode(field::PUBLISH_TIME, &time, &mut out);
     for (name, value) in message.attributes.iter() {
-        put_attribute(&mut out, name, value);
+        put_attribute(&mut out, field::ATTRIBUTES, name, value);
     }
     if let Some(tag) = &message.tag {
         put_text(&mut out, field::TAG, tag.as_str());
@@ -129,19 +129,20 @@ fn envelope(delivery: &Delivery) -> Bytes {
 }
 
 /// A map entry is a message with the key as field 1 and the value as field 2.
-fn put_attribute(out: &mut BytesMut, name: &str, value: &str) {
+pub(crate) fn put_attribute(out: &mut BytesMut, field: u32, name: &str, value: &str) {
     let text_bytes = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();
-    put_length(out, field::ATTRIBUTES, text_bytes(name) + text_bytes(value));
+    put_length(out, field, text_bytes(name) + text_bytes(value));
     put_text(out, 1, name);
     put_text(out, 2, value);
 }
 
-fn put_text(out: &mut BytesMut, field: u32, text: &str) {
+pub(crate) fn put_text(out: &mut BytesMut, field: u32, text: &str) {
     put_length(out, field, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_length(out: &mut BytesMut, field: u32, bytes: usize) {
+/// The key of a field and the length of what follows.
+pub(crate) fn put_length(out: &mut BytesMut, field: u32, bytes: usize) {
     encode_key(field, WireType::LengthDelimited, out);
     encode_varint(bytes as u64, out);
 }
