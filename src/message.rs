@@ -4,7 +4,7 @@
 //! The names in a message are parsed at the edge and valid by type from there on. How much a message
 //! may carry is not decided here but by the broker's limits.
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::OnceLock, time::SystemTime};
+use std::{borrow::Cow, fmt, ops::Deref, str::FromStr, sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -213,14 +213,77 @@ impl Message {
     /// [`MESSAGE_OVERHEAD_BYTES`].
     #[must_use]
     pub fn size(&self) -> usize {
+        self.as_message_ref().size()
+    }
+
+    pub(crate) fn as_message_ref(&self) -> MessageRef<'_> {
+        MessageRef {
+            topic: &self.topic,
+            payload: Payload::Shared(&self.payload),
+            attributes: &self.attributes,
+            tag: self.tag.as_ref(),
+            key: self.key.as_ref(),
+            id: self.id.as_ref(),
+        }
+    }
+}
+
+/// A [`Message`] whose parts belong to someone else: what is published without being owned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageRef<'m> {
+    pub(crate) topic: &'m Topic,
+    pub(crate) payload: Payload<'m>,
+    pub(crate) attributes: &'m Attributes,
+    pub(crate) tag: Option<&'m Tag>,
+    pub(crate) key: Option<&'m Key>,
+    pub(crate) id: Option<&'m MessageId>,
+}
+
+/// A payload, and what it takes to own it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Payload<'m> {
+    /// Owned by sharing it.
+    Shared(&'m Bytes),
+    /// Owned by copying it.
+    Borrowed(&'m [u8]),
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Borrowed(bytes) => bytes,
+        }
+    }
+}
+
+impl MessageRef<'_> {
+    /// See [`Message::size`].
+    pub(crate) fn size(&self) -> usize {
         let text = |length: Option<usize>| length.unwrap_or_default();
         MESSAGE_OVERHEAD_BYTES
             + self.topic.as_str().len()
             + self.payload.len()
             + self.attributes.bytes()
-            + text(self.tag.as_ref().map(|tag| tag.as_str().len()))
-            + text(self.key.as_ref().map(|key| key.as_str().len()))
-            + text(self.id.as_ref().map(|id| id.as_str().len()))
+            + text(self.tag.map(|tag| tag.as_str().len()))
+            + text(self.key.map(|key| key.as_str().len()))
+            + text(self.id.map(|id| id.as_str().len()))
+    }
+
+    fn to_message(self) -> Message {
+        Message {
+            topic: self.topic.clone(),
+            payload: match self.payload {
+                Payload::Shared(bytes) => bytes.clone(),
+                Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            },
+            attributes: self.attributes.clone(),
+            tag: self.tag.cloned(),
+            key: self.key.cloned(),
+            id: self.id.cloned(),
+        }
     }
 }
 
@@ -272,6 +335,15 @@ impl Delivery {
         message_id(self.message.id.as_ref(), self.epoch, self.sequence)
     }
 
+    pub(crate) fn as_delivery_ref(&self) -> DeliveryRef<'_> {
+        DeliveryRef {
+            message: self.message.as_message_ref(),
+            epoch: self.epoch,
+            sequence: self.sequence,
+            published_at: self.published_at,
+        }
+    }
+
     /// What the message counts for in a mailbox, in bytes; see [`Message::size`].
     #[must_use]
     pub fn size(&self) -> usize {
@@ -282,6 +354,22 @@ impl Delivery {
     /// subscribers share the bytes.
     pub fn encoded_with(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         self.encoded.get_or_init(|| encode(self))
+    }
+}
+
+/// A [`Delivery`] whose message belongs to someone else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeliveryRef<'m> {
+    pub(crate) message: MessageRef<'m>,
+    pub(crate) epoch: Epoch,
+    pub(crate) sequence: Sequence,
+    pub(crate) published_at: SystemTime,
+}
+
+impl DeliveryRef<'_> {
+    pub(crate) fn to_delivery(self) -> Delivery {
+        let message = self.message.to_message();
+        Delivery::new(message, self.epoch, self.sequence, self.published_at)
     }
 }
 

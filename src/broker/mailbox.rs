@@ -11,9 +11,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
+    batch::Batch,
     budget::Budget,
     ledger::{Ledger, MissReason},
     wakers::{Wakers, replace_waker},
@@ -73,6 +75,64 @@ pub struct MailboxSize {
     pub bytes: usize,
 }
 
+impl MailboxSize {
+    /// One part of so many equal ones of a mailbox's room, and never nothing.
+    pub(crate) fn share(self, parts: usize) -> Room {
+        Room {
+            messages: self.messages.div_ceil(parts),
+            bytes: self.bytes.div_ceil(parts),
+        }
+    }
+}
+
+/// What fits into a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    pub(crate) const NONE: Self = Self {
+        messages: 0,
+        bytes: 0,
+    };
+    pub(crate) const UNBOUNDED: Self = Self {
+        messages: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    pub(crate) fn covers(self, other: Self) -> bool {
+        self.messages >= other.messages && self.bytes >= other.bytes
+    }
+
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.min(other.messages),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+}
+
+/// What waits in a mailbox, at least one message.
+#[derive(Clone, Debug)]
+enum Parcel {
+    One(Arc<Delivery>),
+    /// The messages of a batch from this one on.
+    Rest(Arc<Batch>, usize),
+}
+
+/// What a reader takes.
+#[derive(Clone, Debug)]
+pub(crate) enum Taken {
+    /// So many messages were lost before what follows.
+    Missed(u64),
+    /// A message that is still to be encoded.
+    Delivery(Arc<Delivery>),
+    /// Messages in the encoding that the subscriber asked for.
+    Frames(Bytes),
+}
+
 /// What became of one push.
 #[derive(Debug)]
 pub(crate) struct Push {
@@ -100,7 +160,9 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Arc<Delivery>>,
+    queue: VecDeque<Parcel>,
+    /// Messages in the queue.
+    messages: usize,
     bytes: usize,
     /// What the reader took and has not passed on; no longer in the mailbox, but still in memory.
     in_hand_bytes: usize,
@@ -192,9 +254,9 @@ impl Mailbox {
                 let mut displaced = 0;
                 // Where others hold the whole budget, giving up everything would not help.
                 while self.budget.would_fit(delivery.size(), state.bytes)
-                    && let Some(oldest) = state.queue.pop_front()
+                    && let Some(oldest) = state.pop_oldest()
                 {
-                    self.release(state, oldest.size());
+                    self.budget.release(oldest);
                     state.miss(MissReason::DropOldest, 1);
                     displaced += 1;
                     if self.buffer(state, delivery).is_ok() {
@@ -205,7 +267,7 @@ impl Mailbox {
                 (Outcome::Dropped, displaced)
             }
             OverflowPolicy::Disconnect => {
-                let displaced = state.queue.len() as u64;
+                let displaced = state.messages as u64;
                 state.miss(MissReason::Disconnect, 1);
                 self.abandon(state, EndReason::Overflow, MissReason::Disconnect);
                 (Outcome::Dropped, displaced)
@@ -213,7 +275,7 @@ impl Mailbox {
         }
     }
 
-    /// Moves waiting messages to `into`, in order, and says how many were missed before them.
+    /// Hands waiting messages to `into`, in order, and before them how many were missed.
     ///
     /// Pending while there is neither a message nor a miss to tell. An overflow or a stall ends the
     /// mailbox at once; a drain, once it is empty. Whoever comes for more has passed on what it took
@@ -222,8 +284,8 @@ impl Mailbox {
         &self,
         cx: &mut Context<'_>,
         limit: BatchLimit,
-        into: &mut Vec<Arc<Delivery>>,
-    ) -> Poll<Result<u64, Ended>> {
+        mut into: impl FnMut(Taken),
+    ) -> Poll<Result<(), Ended>> {
         let mut state = self.state.lock();
         self.free_in_hand(&mut state);
         if let (Some(reason), true) = (state.end, state.queue.is_empty()) {
@@ -236,24 +298,48 @@ impl Mailbox {
             drop(replaced);
             return Poll::Pending;
         }
-        let mut bytes = 0;
-        for _ in 0..limit.messages.max(1) {
-            let Some(next) = state.queue.front() else {
+        match std::mem::take(&mut state.untold) {
+            0 => {}
+            missed => into(Taken::Missed(missed)),
+        }
+        let mut left = Room {
+            messages: limit.messages.max(1),
+            bytes: limit.bytes,
+        };
+        while left.messages > 0 {
+            // At least one message is taken, however large.
+            let is_first = state.in_hand_bytes == 0;
+            let Some(taken) = state.take(left, is_first, &mut into) else {
                 break;
             };
-            if bytes > 0 && bytes + next.size() > limit.bytes {
-                break;
-            }
-            bytes += next.size();
-            let next = state.queue.pop_front().expect("the front was just seen");
-            state.ledger.delivered += 1;
-            state.ledger.delivered_bytes += next.message.payload.len() as u64;
-            into.push(next);
+            left.messages -= taken.messages;
+            left.bytes = left.bytes.saturating_sub(taken.bytes);
         }
-        state.bytes -= bytes;
-        state.in_hand_bytes = bytes;
         state.progressed = true;
-        Poll::Ready(Ok(std::mem::take(&mut state.untold)))
+        Poll::Ready(Ok(()))
+    }
+
+    /// The reader, if it is parked, to be woken for what waits in its lane.
+    pub(crate) fn take_reader(&self) -> Option<Waker> {
+        self.state.lock().reader.take()
+    }
+
+    /// Buffers a batch, whose bytes the budget has been asked for before and for which there is room;
+    /// says how much is left, or `None` if the mailbox has ended.
+    pub(crate) fn accept(&self, batch: Option<&Arc<Batch>>) -> Option<Room> {
+        let mut state = self.state.lock();
+        if let Some(batch) = batch {
+            let sums = batch.sums(0..batch.len());
+            debug_assert!(state.end.is_none(), "the lane lets go of those that end");
+            state.ledger.matched += sums.messages as u64;
+            state.messages += sums.messages;
+            state.bytes += sums.size;
+            state.queue.push_back(Parcel::Rest(Arc::clone(batch), 0));
+        }
+        state.end.is_none().then(|| Room {
+            messages: self.size.messages - state.messages,
+            bytes: self.size.bytes - state.bytes,
+        })
     }
 
     /// What was taken has been passed on, or given up: it no longer counts.
@@ -323,14 +409,15 @@ impl Mailbox {
 
     fn buffer(&self, state: &mut State, delivery: &Arc<Delivery>) -> Result<(), Full> {
         let size = delivery.size();
-        if state.queue.len() >= self.size.messages || state.bytes + size > self.size.bytes {
+        if state.messages >= self.size.messages || state.bytes + size > self.size.bytes {
             return Err(Full::Mailbox);
         }
         if !self.budget.reserve(size) {
             return Err(Full::Budget);
         }
         state.bytes += size;
-        state.queue.push_back(Arc::clone(delivery));
+        state.messages += 1;
+        state.queue.push_back(Parcel::One(Arc::clone(delivery)));
         Ok(())
     }
 
@@ -339,17 +426,12 @@ impl Mailbox {
             .release(std::mem::take(&mut state.in_hand_bytes));
     }
 
-    fn release(&self, state: &mut State, bytes: usize) {
-        state.bytes -= bytes;
-        self.budget.release(bytes);
-    }
-
     /// Ends the mailbox and counts what it held as missed.
     fn abandon(&self, state: &mut State, end: EndReason, reason: MissReason) {
-        let abandoned = std::mem::take(&mut state.queue);
-        let bytes = state.bytes;
-        self.release(state, bytes);
-        state.miss(reason, abandoned.len() as u64);
+        state.queue = VecDeque::new();
+        self.budget.release(std::mem::take(&mut state.bytes));
+        let abandoned = std::mem::take(&mut state.messages);
+        state.miss(reason, abandoned as u64);
         state.end = Some(end);
     }
 }
@@ -362,6 +444,64 @@ enum Full {
 }
 
 impl State {
+    /// Hands over what is in front, or of a batch as much as there is `left` for; says how much that
+    /// was. `None` if there is nothing, or none of it fits and it is not the first.
+    fn take(&mut self, left: Room, is_first: bool, into: &mut impl FnMut(Taken)) -> Option<Room> {
+        let (messages, size, payload_bytes, is_done) = match self.queue.front_mut()? {
+            Parcel::One(delivery) => {
+                let size = delivery.size();
+                if !is_first && size > left.bytes {
+                    return None;
+                }
+                into(Taken::Delivery(Arc::clone(delivery)));
+                (1, size, delivery.message.payload.len(), true)
+            }
+            Parcel::Rest(batch, from) => {
+                let least = *from + usize::from(is_first);
+                let most = from.saturating_add(left.messages);
+                let end = batch.fitting(*from, left.bytes).min(most).max(least);
+                if end == *from {
+                    return None;
+                }
+                let sums = batch.sums(*from..end);
+                into(Taken::Frames(batch.frames(*from..end)));
+                *from = end;
+                let is_done = end == batch.len();
+                (sums.messages, sums.size, sums.payload_bytes, is_done)
+            }
+        };
+        if is_done {
+            self.queue.pop_front();
+        }
+        self.messages -= messages;
+        self.bytes -= size;
+        self.in_hand_bytes += size;
+        self.ledger.delivered += messages as u64;
+        self.ledger.delivered_bytes += payload_bytes as u64;
+        Some(Room {
+            messages,
+            bytes: size,
+        })
+    }
+
+    /// Drops the oldest message; says what it counted for.
+    fn pop_oldest(&mut self) -> Option<usize> {
+        let (size, is_last) = match self.queue.front_mut()? {
+            Parcel::One(delivery) => (delivery.size(), true),
+            Parcel::Rest(batch, from) => {
+                let size = batch.sums(*from..*from + 1).size;
+                *from += 1;
+                (size, *from == batch.len())
+            }
+        };
+        if is_last {
+            self.queue.pop_front();
+        }
+        self.messages -= 1;
+        self.bytes -= size;
+        Some(size)
+    }
+
     fn miss(&mut self, reason: MissReason, count: u64) {
         self.ledger.miss(reason, count);
         self.untold += count;
@@ -373,7 +513,7 @@ impl State {
 
     fn ledger(&self) -> Ledger {
         Ledger {
-            buffered: self.queue.len() as u64,
+            buffered: self.messages as u64,
             ..self.ledger
         }
     }
@@ -383,9 +523,10 @@ impl State {
 mod tests {
     use std::time::SystemTime;
 
+    use bytes::{Buf, BufMut};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::batch::Tail, *};
     use crate::message::{Epoch, Message, Sequence};
 
     fn delivery(sequence: u64, payload: usize) -> Arc<Delivery> {
@@ -411,14 +552,22 @@ mod tests {
     };
 
     fn take(mailbox: &Mailbox, limit: BatchLimit) -> Poll<Result<(u64, Vec<u64>), Ended>> {
-        let mut into = Vec::new();
+        let (mut missed, mut sequences) = (0, Vec::new());
         let mut cx = Context::from_waker(Waker::noop());
-        mailbox
-            .poll_take(&mut cx, limit, &mut into)
-            .map_ok(|missed| {
-                let sequences = into.iter().map(|delivery| delivery.sequence.0).collect();
-                (missed, sequences)
-            })
+        let taken = mailbox.poll_take(&mut cx, limit, |taken| match taken {
+            Taken::Missed(count) => missed = count,
+            Taken::Delivery(delivery) => sequences.push(delivery.sequence.0),
+            Taken::Frames(frames) => sequences.extend(frames.chunks(8).map(|mut f| f.get_u64())),
+        });
+        taken.map_ok(|()| (missed, sequences))
+    }
+
+    fn batch(sequences: std::ops::RangeInclusive<u64>, size: usize) -> Arc<Batch> {
+        let mut tail = Tail::default();
+        for sequence in sequences {
+            tail.append(size, 1, |out| out.put_u64(sequence));
+        }
+        Arc::new(tail.seal())
     }
 
     fn push_all(mailbox: &Mailbox, sequences: std::ops::RangeInclusive<u64>) {
@@ -587,8 +736,34 @@ mod tests {
         assert_eq!(mailbox.state.lock().queue.capacity(), 0);
     }
 
+    #[test]
+    fn a_batch_is_taken_and_dropped_message_by_message_where_need_be() {
+        let mailbox = mailbox(6, OverflowPolicy::DropOldest);
+        assert!(mailbox.budget.reserve(5 * 300));
+        let left = mailbox.accept(Some(&batch(1..=5, 300)));
+        assert_eq!(left.map(|room| room.messages), Some(1));
+        push_all(&mailbox, 6..=8);
+        let three = BatchLimit {
+            messages: 3,
+            bytes: usize::MAX,
+        };
+        assert_eq!(take(&mailbox, three), Poll::Ready(Ok((2, vec![3, 4, 5]))));
+        let tiny = BatchLimit {
+            messages: usize::MAX,
+            bytes: 1,
+        };
+        assert_eq!(take(&mailbox, tiny), Poll::Ready(Ok((0, vec![6]))));
+        assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((0, vec![7, 8]))));
+        assert_eq!(take(&mailbox, ALL), Poll::Pending);
+        assert_eq!(mailbox.budget.used(), 0);
+        assert!(mailbox.ledger().balances());
+        drop(mailbox.close());
+        assert_eq!(mailbox.accept(None), None);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
+        Accept(u64, usize),
         Push(usize),
         Offer,
         Take(usize),
@@ -597,6 +772,7 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
+            2 => (1u64..6, 1usize..2_000).prop_map(|(messages, size)| Step::Accept(messages, size)),
             5 => (0usize..2_000).prop_map(Step::Push),
             1 => Just(Step::Offer),
             2 => (1usize..6).prop_map(Step::Take),
@@ -626,6 +802,17 @@ mod tests {
             let (mut sequence, mut matched, mut told, mut last) = (0, 0, 0, 0);
             for step in steps {
                 match step {
+                    Step::Accept(messages, size) => {
+                        // As a lane does it: what fits, with the budget asked before.
+                        let fits = Room { messages: messages as usize, bytes: messages as usize * size };
+                        let room = mailbox.accept(None);
+                        if room.is_some_and(|room| room.covers(fits)) && budget.reserve(fits.bytes) {
+                            let batch = batch(sequence + 1..=sequence + messages, size);
+                            mailbox.accept(Some(&batch));
+                            sequence += messages;
+                            matched += messages;
+                        }
+                    }
                     Step::Push(payload) => {
                         sequence += 1;
                         let push = mailbox.push(&delivery(sequence, payload));
@@ -659,7 +846,7 @@ mod tests {
                 prop_assert_eq!(ledger.matched, matched);
                 let state = mailbox.state.lock();
                 prop_assert_eq!(ledger.missed_total(), told + state.untold);
-                prop_assert!(state.queue.len() <= capacity && state.bytes <= 20_000);
+                prop_assert!(state.messages <= capacity && state.bytes <= 20_000);
                 prop_assert_eq!(budget.used(), state.bytes + state.in_hand_bytes);
             }
             prop_assert!(mailbox.close().0.balances());

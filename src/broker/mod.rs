@@ -5,12 +5,15 @@
 //! message, and a [`Broker::tick`] for what must not last.
 //!
 //! Locks, in the order in which they are taken: a shard of the topic table, a topic, the registry, a
-//! mailbox. Readers are woken after all are released.
+//! lane, a mailbox. Readers are woken after all are released.
 
+mod batch;
 mod budget;
+mod lane;
 mod ledger;
 mod limits;
 mod mailbox;
+mod parting;
 mod publish;
 mod registry;
 mod subscription;
@@ -29,9 +32,12 @@ use std::{
 
 use parking_lot::RwLock;
 
+pub(crate) use self::{batch::Encoding, mailbox::Taken, topics::TopicHint};
 use self::{
     budget::Budget,
+    lane::LaneKey,
     mailbox::Mailbox,
+    parting::Parting,
     registry::{Registry, Subscriber, Tally},
     topics::{LiveTopic, TopicTable},
     wakers::Wakers,
@@ -44,7 +50,7 @@ pub use self::{
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
 };
 use crate::{
-    message::{Delivery, Epoch, Message, MessageId, Sequence},
+    message::{Epoch, Message, MessageRef, Sequence, Tag},
     topic::Topic,
 };
 
@@ -62,7 +68,10 @@ struct Shared {
     version: AtomicU64,
     topics: TopicTable,
     budget: Arc<Budget>,
-    next_subscriber: AtomicU64,
+    /// The smallest mailbox that shares a lane, in messages.
+    lane_capacity_min: usize,
+    /// For subscribers and lanes.
+    next_id: AtomicU64,
     published: AtomicU64,
     published_bytes: AtomicU64,
     unmatched: AtomicU64,
@@ -103,6 +112,14 @@ impl Broker {
     /// # Errors
     /// Limits that do not fit together.
     pub fn new(limits: Limits, first_epoch: u64) -> Result<Self, LimitsError> {
+        Self::with_lanes(limits, first_epoch, lane::CAPACITY_MIN)
+    }
+
+    fn with_lanes(
+        limits: Limits,
+        first_epoch: u64,
+        lane_capacity_min: usize,
+    ) -> Result<Self, LimitsError> {
         limits.check()?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -110,7 +127,8 @@ impl Broker {
                 version: AtomicU64::new(0),
                 topics: TopicTable::new(limits.idle_topics_max, first_epoch),
                 budget: Arc::new(Budget::new(limits.buffered_bytes_max)),
-                next_subscriber: AtomicU64::new(1),
+                lane_capacity_min,
+                next_id: AtomicU64::new(1),
                 published: AtomicU64::new(0),
                 published_bytes: AtomicU64::new(0),
                 unmatched: AtomicU64::new(0),
@@ -135,21 +153,36 @@ impl Broker {
         message: Message,
         published_at: SystemTime,
     ) -> Result<Receipt, PublishError> {
+        self.publish_next(
+            &message.as_message_ref(),
+            published_at,
+            &mut TopicHint::default(),
+        )
+    }
+
+    /// [`publish`](Self::publish) for one who publishes to the same topic again and again, and lends the
+    /// message.
+    pub(crate) fn publish_next(
+        &self,
+        message: &MessageRef<'_>,
+        published_at: SystemTime,
+        hint: &mut TopicHint,
+    ) -> Result<Receipt, PublishError> {
         let shared = &*self.shared;
-        shared.limits.admit(&message)?;
+        shared.limits.admit(message)?;
         shared.published.fetch_add(1, Ordering::Relaxed);
         let payload_bytes = message.payload.len() as u64;
         shared
             .published_bytes
             .fetch_add(payload_bytes, Ordering::Relaxed);
 
-        let (epoch, sequence, chosen_id, tally) = shared.fan_out(message, published_at);
+        let (epoch, sequence, tally) = shared.fan_out(message, published_at, hint);
         if tally.matched == 0 {
             shared.unmatched.fetch_add(1, Ordering::Relaxed);
         }
         tally.wakers.into_iter().for_each(Waker::wake);
         Ok(Receipt {
-            chosen_id,
+            chosen_id: message.id.cloned(),
             epoch,
             sequence,
             matched: tally.matched,
@@ -167,39 +200,17 @@ impl Broker {
     /// # Errors
     /// Too many tags, too many subscriptions, or a broker that drains.
     pub fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, SubscribeError> {
-        let shared = &self.shared;
-        let limits = &shared.limits;
-        if options.tags.len() > limits.tags_max {
-            return Err(SubscribeError::TooManyTags {
-                tags: options.tags.len(),
-                max: limits.tags_max,
-            });
-        }
-        // Asked before the topic is pinned: who is refused must not push others out of memory.
-        shared.admits(&shared.registry.read())?;
-        let Some(topic) = options.filter.as_topic() else {
-            let subscriber = shared.register(options)?;
-            return Ok(Subscription::new(Arc::clone(shared), subscriber, None));
-        };
-        let state = shared.topics.pin(&topic);
-        let live = state.lock().expect("a pinned topic is not retired");
-        // Registered under the topic's lock: no message falls between the head and the first one.
-        match shared.register(options) {
-            Ok(subscriber) => {
-                let start = Start {
-                    epoch: state.epoch,
-                    head: Sequence(live.head),
-                };
-                drop(live);
-                let shared = Arc::clone(shared);
-                Ok(Subscription::new(shared, subscriber, Some(start)))
-            }
-            Err(error) => {
-                drop(live);
-                shared.topics.unpin(&topic);
-                Err(error)
-            }
-        }
+        self.shared.subscribe(options, None)
+    }
+
+    /// [`subscribe`](Self::subscribe) for an adapter that wants its messages encoded, which is done once
+    /// for all who want the same.
+    pub(crate) fn subscribe_encoded(
+        &self,
+        options: SubscribeOptions,
+        encoding: &'static Encoding,
+    ) -> Result<Subscription, SubscribeError> {
+        self.shared.subscribe(options, Some(encoding))
     }
 
     /// Refuses new subscriptions, and ends each live one after what its mailbox holds.
@@ -216,7 +227,7 @@ impl Broker {
         let over: Vec<(u64, EndReason)> = {
             let registry = shared.registry.read();
             let live = registry.subscribers();
-            live.filter_map(|s| Some((s.id, s.mailbox.tick(ticks_max)?)))
+            live.filter_map(|s| Some((s.id, s.tick(ticks_max)?)))
                 .collect()
         };
         for (id, _) in &over {
@@ -243,7 +254,7 @@ impl Broker {
         // Counted first: a topic-table shard comes before the registry in the order of locks.
         let topics = shared.topics.len();
         let registry = shared.registry.read();
-        let depths = registry.subscribers().map(|s| s.mailbox.ledger().buffered);
+        let depths = registry.subscribers().map(|s| s.ledger().buffered);
         Snapshot {
             published: shared.published.load(Ordering::Relaxed),
             published_bytes: shared.published_bytes.load(Ordering::Relaxed),
@@ -260,42 +271,81 @@ impl Broker {
 }
 
 impl Shared {
+    fn subscribe(
+        self: &Arc<Self>,
+        options: SubscribeOptions,
+        encoding: Option<&'static Encoding>,
+    ) -> Result<Subscription, SubscribeError> {
+        let limits = &self.limits;
+        if options.tags.len() > limits.tags_max {
+            return Err(SubscribeError::TooManyTags {
+                tags: options.tags.len(),
+                max: limits.tags_max,
+            });
+        }
+        // Asked before the topic is pinned: who is refused must not push others out of memory.
+        self.admits(&self.registry.read())?;
+        let Some(topic) = options.filter.as_topic() else {
+            let subscriber = self.register(options, encoding)?;
+            return Ok(Subscription::new(Arc::clone(self), subscriber, None));
+        };
+        let state = self.topics.pin(&topic);
+        let live = state.lock().expect("a pinned topic is not retired");
+        // Registered under the topic's lock: no message falls between the head and the first one.
+        match self.register(options, encoding) {
+            Ok(subscriber) => {
+                let start = Start {
+                    epoch: state.epoch,
+                    head: Sequence(live.head),
+                };
+                drop(live);
+                Ok(Subscription::new(Arc::clone(self), subscriber, Some(start)))
+            }
+            Err(error) => {
+                drop(live);
+                self.topics.unpin(&topic);
+                Err(error)
+            }
+        }
+    }
+
     /// Gives the message its place and pushes it to every matching mailbox, under the topic's lock:
     /// two publishers to one topic must reach every mailbox in the same order.
     fn fan_out(
         &self,
-        message: Message,
+        message: &MessageRef<'_>,
         published_at: SystemTime,
-    ) -> (Epoch, Sequence, Option<MessageId>, Tally) {
-        let chosen_id = message.id.clone();
-        let topic = message.topic.clone();
+        hint: &mut TopicHint,
+    ) -> (Epoch, Sequence, Tally) {
+        let topic = message.topic;
         loop {
-            let found = match self.topics.find(&topic) {
+            let found = match self.topics.find_by(hint, topic) {
                 Some(found) => found,
-                None if self.registry.read().matches(&topic) => self.topics.find_or_create(&topic),
+                None if self.registry.read().matches(topic) => self.topics.find_or_create(topic),
                 // Nobody reads it and nothing is kept: this message is a life of its own.
                 None => {
                     let epoch = self.topics.mint_epoch();
-                    return (epoch, Sequence(1), chosen_id, Tally::default());
+                    return (epoch, Sequence(1), Tally::default());
                 }
             };
             let Some(mut live) = found.state.lock() else {
+                *hint = TopicHint::default();
                 continue;
             };
-            self.refresh_route(&topic, &mut live);
+            self.refresh_route(topic, &mut live);
+            let epoch = found.state.epoch;
             let sequence = live.next_sequence();
             let tally = if live.route.is_empty() {
                 Tally::default()
             } else {
-                let epoch = found.state.epoch;
-                let delivery = Delivery::new(message, epoch, sequence, published_at);
-                live.route.deliver(&Arc::new(delivery))
+                let parting = Parting::new(*message, epoch, sequence, published_at);
+                live.route.deliver(parting)
             };
             drop(live);
             if found.aging && tally.matched > 0 {
-                self.topics.touch(&topic);
+                self.topics.touch(topic);
             }
-            return (found.state.epoch, sequence, chosen_id, tally);
+            return (epoch, sequence, tally);
         }
     }
 
@@ -317,7 +367,11 @@ impl Shared {
         Ok(())
     }
 
-    fn register(&self, options: SubscribeOptions) -> Result<Arc<Subscriber>, SubscribeError> {
+    fn register(
+        &self,
+        options: SubscribeOptions,
+        encoding: Option<&'static Encoding>,
+    ) -> Result<Arc<Subscriber>, SubscribeError> {
         let limits = &self.limits;
         let size = MailboxSize {
             messages: options
@@ -326,16 +380,32 @@ impl Shared {
                 .clamp(1, limits.mailbox_capacity_max),
             bytes: limits.mailbox_bytes,
         };
+        let tags: Box<[Tag]> = options.tags.into();
+        // Taken under the registry's lock: the trie wants rising ids.
+        let next_id = || self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut registry = self.registry.write();
         self.admits(&registry)?;
+        let shares = options.group.is_none() && size.messages >= self.lane_capacity_min;
+        let lane = encoding.filter(|_| shares).map(|encoding| {
+            let key = LaneKey {
+                filter: options.filter.clone(),
+                tags: tags.clone(),
+                encoding: encoding.name,
+            };
+            registry.lane(key, encoding, &self.budget, next_id)
+        });
         let subscriber = Arc::new(Subscriber {
-            // Taken under the registry's lock: the trie wants rising ids.
-            id: self.next_subscriber.fetch_add(1, Ordering::Relaxed),
+            id: next_id(),
             filter: options.filter,
-            tags: options.tags.into(),
+            tags,
             group: options.group.map(|name| registry.join_group(name)),
             served: AtomicU64::new(0),
-            mailbox: Mailbox::new(size, options.overflow, Arc::clone(&self.budget)),
+            lane,
+            mailbox: Arc::new(Mailbox::new(
+                size,
+                options.overflow,
+                Arc::clone(&self.budget),
+            )),
         });
         registry.insert(&subscriber);
         self.version.store(registry.version(), Ordering::Release);

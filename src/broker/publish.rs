@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Limits;
-use crate::message::{Epoch, Message, MessageId, Sequence, message_id};
+use crate::message::{Epoch, MessageId, MessageRef, Sequence, message_id};
 
 /// Why a message was not published. The caller must change it; a retry does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +63,7 @@ impl Receipt {
 
 impl Limits {
     /// Whether a message keeps within the limits.
-    pub(super) fn admit(&self, message: &Message) -> Result<(), PublishError> {
+    pub(super) fn admit(&self, message: &MessageRef<'_>) -> Result<(), PublishError> {
         let payload = message.payload.len();
         if payload > self.payload_bytes_max {
             return Err(PublishError::PayloadTooLarge {

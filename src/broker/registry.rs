@@ -12,12 +12,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Waker,
+    task::{Context, Poll, Waker},
 };
 
 use super::{
+    batch::Encoding,
+    budget::Budget,
+    lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
-    mailbox::{Mailbox, Outcome, Push},
+    mailbox::{BatchLimit, EndReason, Ended, Mailbox, Outcome, Push, Taken},
+    parting::Parting,
     trie::FilterTrie,
     wakers::Wakers,
 };
@@ -35,14 +39,49 @@ pub(crate) struct Subscriber {
     pub(crate) group: Option<Arc<Group>>,
     /// When the group served this member last, in messages; 0 for never.
     pub(crate) served: AtomicU64,
-    pub(crate) mailbox: Mailbox,
+    /// Shared with those who want the same.
+    pub(crate) lane: Option<Arc<Lane>>,
+    pub(crate) mailbox: Arc<Mailbox>,
 }
 
 impl Subscriber {
-    /// Whether the subscriber's tags let the message through.
-    fn wants(&self, delivery: &Delivery) -> bool {
-        let tag = delivery.message.tag.as_ref();
+    /// Whether the subscriber's tags let a message with this tag through.
+    fn wants(&self, tag: Option<&Tag>) -> bool {
         self.tags.is_empty() || tag.is_some_and(|tag| self.tags.contains(tag))
+    }
+
+    /// See [`Mailbox::poll_take`].
+    pub(crate) fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        limit: BatchLimit,
+        mut into: impl FnMut(Taken),
+    ) -> Poll<Result<(), Ended>> {
+        let taken = self.mailbox.poll_take(cx, limit, &mut into);
+        let (Some(lane), Poll::Pending) = (&self.lane, &taken) else {
+            return taken;
+        };
+        // The reader is parked by now. Looked at once more even if the tail was empty: somebody else
+        // may have handed it over a moment ago, for a reader that was not parked yet.
+        lane.flush();
+        self.mailbox.poll_take(cx, limit, into)
+    }
+
+    /// The account, with all that was published so far.
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.with_flushed(Mailbox::ledger)
+    }
+
+    /// See [`Mailbox::tick`].
+    pub(crate) fn tick(&self, ticks_max: u32) -> Option<EndReason> {
+        self.with_flushed(|mailbox| mailbox.tick(ticks_max))
+    }
+
+    fn with_flushed<R>(&self, act: impl FnOnce(&Mailbox) -> R) -> R {
+        match &self.lane {
+            Some(lane) => lane.with_flushed(self.id, &self.mailbox, act),
+            None => act(&self.mailbox),
+        }
     }
 }
 
@@ -65,7 +104,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, push: Push) {
+    pub(super) fn add(&mut self, push: Push) {
         self.matched += u32::from(push.outcome != Outcome::Closed);
         self.delivered += u32::from(push.outcome == Outcome::Buffered);
         self.displaced += push.displaced;
@@ -77,23 +116,29 @@ impl Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Route {
     pub(crate) version: u64,
+    lanes: Vec<Arc<Lane>>,
     singles: Vec<Arc<Subscriber>>,
     groups: Vec<(Arc<Group>, Vec<Arc<Subscriber>>)>,
 }
 
 impl Route {
     pub(crate) fn is_empty(&self) -> bool {
-        self.singles.is_empty() && self.groups.is_empty()
+        self.lanes.is_empty() && self.singles.is_empty() && self.groups.is_empty()
     }
 
     /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
-    pub(crate) fn deliver(&self, delivery: &Arc<Delivery>) -> Tally {
+    pub(crate) fn deliver(&self, mut parting: Parting<'_>) -> Tally {
         let mut tally = Tally::default();
-        for subscriber in self.singles.iter().filter(|s| s.wants(delivery)) {
-            tally.add(subscriber.mailbox.push(delivery));
+        let tag = parting.message().tag;
+        parting.expect_lanes(self.lanes.len());
+        for lane in self.lanes.iter().filter(|lane| lane.wants(tag)) {
+            lane.push(&mut parting, &mut tally);
+        }
+        for subscriber in self.singles.iter().filter(|s| s.wants(tag)) {
+            tally.add(subscriber.mailbox.push(parting.shared()));
         }
         for (group, members) in &self.groups {
-            if let Some(push) = deliver_to_group(group, members, delivery) {
+            if let Some(push) = deliver_to_group(group, members, parting.shared()) {
                 tally.add(push);
             }
         }
@@ -110,7 +155,8 @@ fn deliver_to_group(
     members: &[Arc<Subscriber>],
     delivery: &Arc<Delivery>,
 ) -> Option<Push> {
-    let wanting = || members.iter().filter(|member| member.wants(delivery));
+    let tag = delivery.message.tag.as_ref();
+    let wanting = || members.iter().filter(|member| member.wants(tag));
     let served = |member: &&Arc<Subscriber>| member.served.load(Ordering::Relaxed);
     let serve = |member: &Arc<Subscriber>, push: Push| {
         let now = group.messages.fetch_add(1, Ordering::Relaxed) + 1;
@@ -136,12 +182,29 @@ fn deliver_to_group(
     })
 }
 
+/// What a filter leads to.
+#[derive(Debug)]
+enum Target {
+    Lane(Arc<Lane>),
+    Subscriber(Arc<Subscriber>),
+}
+
+impl Target {
+    fn id(&self) -> u64 {
+        match self {
+            Self::Lane(lane) => lane.id,
+            Self::Subscriber(subscriber) => subscriber.id,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     version: u64,
     draining: bool,
-    trie: FilterTrie<Arc<Subscriber>>,
+    trie: FilterTrie<Target>,
     subscribers: HashMap<u64, Arc<Subscriber>>,
+    lanes: HashMap<LaneKey, Arc<Lane>>,
     /// Live groups, each with the number of its members.
     groups: HashMap<GroupName, (Arc<Group>, usize)>,
     departed: Ledger,
@@ -172,7 +235,7 @@ impl Registry {
     pub(crate) fn ledger(&self) -> Ledger {
         let mut sum = self.departed;
         for subscriber in self.subscribers.values() {
-            sum += subscriber.mailbox.ledger();
+            sum += subscriber.ledger();
         }
         sum
     }
@@ -187,11 +250,40 @@ impl Registry {
         Arc::clone(group)
     }
 
+    /// The lane of those who want just this, whether or not it has been there before. `next_id` gives
+    /// rising ids.
+    pub(crate) fn lane(
+        &mut self,
+        key: LaneKey,
+        encoding: &'static Encoding,
+        budget: &Arc<Budget>,
+        next_id: impl FnOnce() -> u64,
+    ) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.get(&key) {
+            return Arc::clone(lane);
+        }
+        let id = next_id();
+        let lane = Arc::new(Lane::new(id, key.clone(), encoding, Arc::clone(budget)));
+        let target = Target::Lane(Arc::clone(&lane));
+        self.trie.insert(&key.filter, id, target);
+        self.lanes.insert(key, Arc::clone(&lane));
+        self.version += 1;
+        lane
+    }
+
     pub(crate) fn insert(&mut self, subscriber: &Arc<Subscriber>) {
         let (filter, id) = (&subscriber.filter, subscriber.id);
-        self.trie.insert(filter, id, Arc::clone(subscriber));
         self.subscribers.insert(id, Arc::clone(subscriber));
-        self.version += 1;
+        if let Some(lane) = &subscriber.lane {
+            lane.join(Seat {
+                id,
+                mailbox: Arc::clone(&subscriber.mailbox),
+            });
+        } else {
+            let target = Target::Subscriber(Arc::clone(subscriber));
+            self.trie.insert(filter, id, target);
+            self.version += 1;
+        }
     }
 
     /// Removes a subscriber, closes its mailbox and keeps its account. `None` if it was gone.
@@ -200,7 +292,6 @@ impl Registry {
         if self.subscribers.len() < self.subscribers.capacity() / 4 {
             self.subscribers.shrink_to_fit();
         }
-        self.trie.remove(&subscriber.filter, id);
         if let Some(group) = &subscriber.group
             && let Some((_, members)) = self.groups.get_mut(&group.name)
         {
@@ -209,17 +300,38 @@ impl Registry {
                 self.groups.remove(&group.name);
             }
         }
-        let (ledger, wakers) = subscriber.mailbox.close();
+        let (ledger, wakers) = subscriber.with_flushed(Mailbox::close);
         self.departed += ledger;
-        self.version += 1;
+        match &subscriber.lane {
+            None => {
+                self.trie.remove(&subscriber.filter, id);
+                self.version += 1;
+            }
+            Some(lane) if lane.is_empty() => self.remove_lane(lane),
+            Some(_) => {}
+        }
         Some((subscriber, wakers))
+    }
+
+    /// Removes an empty lane, unless it is gone and another one has taken its place.
+    fn remove_lane(&mut self, lane: &Lane) {
+        if self.trie.remove(&lane.key.filter, lane.id).is_none() {
+            return;
+        }
+        self.lanes.remove(&lane.key);
+        if self.lanes.len() < self.lanes.capacity() / 4 {
+            self.lanes.shrink_to_fit();
+        }
+        self.version += 1;
     }
 
     /// Lets nobody in any more, and ends every mailbox once it is empty.
     pub(crate) fn drain(&mut self) -> Vec<Wakers> {
         self.draining = true;
-        let mailboxes = self.subscribers.values().map(|s| &s.mailbox);
-        mailboxes.map(Mailbox::drain).collect()
+        let subscribers = self.subscribers.values();
+        subscribers
+            .map(|s| s.with_flushed(Mailbox::drain))
+            .collect()
     }
 
     pub(crate) fn matches(&self, topic: &Topic) -> bool {
@@ -229,15 +341,22 @@ impl Registry {
     /// The way to all subscribers of a topic, in the order in which they came.
     pub(crate) fn route(&self, topic: &Topic) -> Route {
         let mut found = Vec::new();
-        self.trie.visit(topic, |subscriber| found.push(subscriber));
-        found.sort_unstable_by_key(|subscriber| subscriber.id);
+        self.trie.visit(topic, |target| found.push(target));
+        found.sort_unstable_by_key(|target| target.id());
 
         let mut route = Route {
             version: self.version,
             ..Route::default()
         };
         let mut groups: HashMap<&GroupName, usize> = HashMap::new();
-        for subscriber in found {
+        for target in found {
+            let subscriber = match target {
+                Target::Lane(lane) => {
+                    route.lanes.push(Arc::clone(lane));
+                    continue;
+                }
+                Target::Subscriber(subscriber) => subscriber,
+            };
             let Some(group) = &subscriber.group else {
                 route.singles.push(Arc::clone(subscriber));
                 continue;
@@ -248,6 +367,7 @@ impl Registry {
             });
             route.groups[at].1.push(Arc::clone(subscriber));
         }
+        route.lanes.shrink_to_fit();
         route.singles.shrink_to_fit();
         route
     }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Shared,
-    mailbox::{BatchLimit, EndReason, Ended, MailboxSize, OverflowPolicy},
+    mailbox::{BatchLimit, EndReason, Ended, MailboxSize, OverflowPolicy, Taken},
     registry::Subscriber,
 };
 use crate::{
@@ -127,7 +127,24 @@ impl Subscription {
         limit: BatchLimit,
         into: &mut Vec<Arc<Delivery>>,
     ) -> Poll<Result<u64, Ended>> {
-        self.subscriber.mailbox.poll_take(cx, limit, into)
+        let mut missed = 0;
+        let taken = self.subscriber.poll_take(cx, limit, |taken| match taken {
+            Taken::Missed(count) => missed = count,
+            Taken::Delivery(delivery) => into.push(delivery),
+            Taken::Frames(_) => unreachable!("frames are for those who brought an encoding"),
+        });
+        taken.map_ok(|()| missed)
+    }
+
+    /// [`poll_take`](Self::poll_take) for one who [brought an encoding](super::Broker::subscribe_encoded):
+    /// what many share comes encoded, the rest as it is.
+    pub(crate) fn poll_take_encoded(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: BatchLimit,
+        into: impl FnMut(Taken),
+    ) -> Poll<Result<(), Ended>> {
+        self.subscriber.poll_take(cx, limit, into)
     }
 
     /// What was taken has been passed on.

@@ -91,6 +91,28 @@ pub(crate) struct TopicTable {
     /// How many topics one generation of one shard may hold.
     generation_max: usize,
     next_epoch: AtomicU64,
+    /// How often a shard has rotated.
+    rotations: AtomicU64,
+}
+
+/// The way to the state of a topic that a publisher uses again and again, as it was found last.
+#[derive(Debug, Default)]
+pub(crate) struct TopicHint(Option<Hint>);
+
+#[derive(Debug)]
+struct Hint {
+    topic: Topic,
+    state: Arc<TopicState>,
+    /// When it was found: a topic that is used may have to be touched after a rotation.
+    rotations: u64,
+}
+
+impl TopicHint {
+    fn find(&self, topic: &Topic, rotations: u64) -> Option<&Arc<TopicState>> {
+        let hint = self.0.as_ref()?;
+        let holds = hint.rotations == rotations && hint.topic.is_same(topic);
+        holds.then_some(&hint.state)
+    }
 }
 
 impl TopicTable {
@@ -101,6 +123,7 @@ impl TopicTable {
             hasher: RandomState::new(),
             generation_max: idle_max / IDLE_TOPICS_MIN,
             next_epoch: AtomicU64::new(first_epoch),
+            rotations: AtomicU64::new(0),
         }
     }
 
@@ -111,6 +134,29 @@ impl TopicTable {
 
     pub(crate) fn find(&self, topic: &Topic) -> Option<Found> {
         self.shard(topic).find(topic)
+    }
+
+    /// [`find`](Self::find), by the hint if it still holds; the hint is for this topic afterwards.
+    pub(crate) fn find_by(&self, hint: &mut TopicHint, topic: &Topic) -> Option<Found> {
+        // Read before the shard is looked at: what is found then is as new as this, or newer.
+        let rotations = self.rotations.load(Ordering::Acquire);
+        if let Some(state) = hint.find(topic, rotations) {
+            let state = Arc::clone(state);
+            return Some(Found {
+                state,
+                aging: false,
+            });
+        }
+        let found = self.find(topic);
+        hint.0 = found
+            .as_ref()
+            .filter(|found| !found.aging)
+            .map(|found| Hint {
+                topic: topic.clone(),
+                state: Arc::clone(&found.state),
+                rotations,
+            });
+        found
     }
 
     pub(crate) fn find_or_create(&self, topic: &Topic) -> Found {
@@ -172,7 +218,7 @@ impl TopicTable {
     /// Forgets each unpinned topic that was not used since the age before.
     pub(crate) fn age(&self) {
         for shard in &self.shards {
-            shard.lock().rotate();
+            self.rotate(&mut shard.lock());
         }
     }
 
@@ -211,9 +257,14 @@ impl TopicTable {
         })
     }
 
+    fn rotate(&self, shard: &mut Shard) {
+        self.rotations.fetch_add(1, Ordering::Release);
+        shard.rotate();
+    }
+
     fn remember(&self, shard: &mut Shard, topic: Topic, state: Arc<TopicState>) {
         if shard.young.len() >= self.generation_max {
-            shard.rotate();
+            self.rotate(shard);
         }
         shard.young.insert(topic, state);
     }

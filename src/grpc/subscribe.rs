@@ -10,7 +10,6 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -30,8 +29,7 @@ use super::{
     status::{Refusal, deadline_trailers, ended_trailers},
 };
 use crate::{
-    broker::{BatchLimit, Subscription},
-    message::Delivery,
+    broker::{BatchLimit, Subscription, Taken},
     wire::{
         Subscribe,
         frame::{Form, put_delivery, put_heartbeat, put_missed},
@@ -40,12 +38,15 @@ use crate::{
     },
 };
 
-/// One chunk: about two of HTTP/2's default frames, and what may wait for a stalled reader outside its
-/// mailbox.
+/// What is taken at once, and what may wait for a stalled reader outside its mailbox.
 const BATCH: BatchLimit = BatchLimit {
     messages: 256,
-    bytes: 32 * 1024,
+    bytes: 64 * 1024,
 };
+
+/// Frames of fewer bytes than this are copied together with their neighbours: sending each on its own
+/// would cost more.
+const FRAMES_BYTES_COPIED_MAX: usize = 2 * 1024;
 
 pub(super) async fn subscribe(
     service: &PubSub,
@@ -81,14 +82,16 @@ async fn open_stream(
         .ok_or_else(|| Refusal::TooManyOnConnection {
             max: share.subscriptions_max(),
         })?;
-    let mut subscription = service.broker.subscribe(request.options)?;
-    if let Some(end) = subscription.watch_end() {
-        lifeline::watch(end, deadline.at());
-    }
     let form = match form {
         Form::Full if request.text => Form::Text,
         form => form,
     };
+    let mut subscription = service
+        .broker
+        .subscribe_encoded(request.options, form.encoding())?;
+    if let Some(end) = subscription.watch_end() {
+        lifeline::watch(end, deadline.at());
+    }
     Ok(DeliveryStream {
         // The reference's clients know no heartbeat.
         heartbeat: (form != Form::PayloadOnly)
@@ -100,7 +103,6 @@ async fn open_stream(
             .map(|at| Box::pin(tokio::time::sleep_until(at))),
         subscription: Some(subscription),
         form,
-        batch: Vec::new(),
         chunks: VecDeque::new(),
         _slot: slot,
     })
@@ -113,8 +115,7 @@ struct DeliveryStream {
     form: Form,
     heartbeat: Option<Heartbeat>,
     deadline: Option<Pin<Box<Sleep>>>,
-    batch: Vec<Arc<Delivery>>,
-    /// Encoded and not yet passed on: one batch at most.
+    /// Encoded and not yet passed on: what was taken last.
     chunks: VecDeque<Bytes>,
     _slot: Slot,
 }
@@ -143,22 +144,75 @@ impl DeliveryStream {
         self.subscription = None;
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
+}
 
-    /// Encodes the batch, with what was missed before it, to chunks.
-    fn encode_batch(&mut self, mut missed: u64) {
-        let mut chunk = BytesMut::new();
-        if self.batch.is_empty() && missed > 0 && self.form != Form::PayloadOnly {
-            put_missed(&mut chunk, missed);
-        }
-        for delivery in self.batch.drain(..) {
-            let missed = std::mem::take(&mut missed);
-            if let Some(payload) = put_delivery(&mut chunk, &delivery, missed, self.form) {
-                self.chunks.push_back(chunk.split().freeze());
-                self.chunks.push_back(payload);
+/// Makes chunks of what is taken from a mailbox.
+struct Chunks<'c> {
+    form: Form,
+    whole: &'c mut VecDeque<Bytes>,
+    /// Few bytes that go as they are, if they stay alone.
+    alone: Bytes,
+    /// What is copied together until something follows that is not.
+    gathered: BytesMut,
+    /// Told with the next message, or before it where that is shared with others.
+    missed: u64,
+}
+
+impl Chunks<'_> {
+    fn put(&mut self, taken: Taken) {
+        match taken {
+            Taken::Missed(missed) => self.missed = missed,
+            Taken::Frames(frames) => {
+                self.put_notice();
+                if frames.len() >= FRAMES_BYTES_COPIED_MAX {
+                    self.put_whole(frames);
+                } else if self.alone.is_empty() && self.gathered.is_empty() {
+                    self.alone = frames;
+                } else {
+                    self.gather_alone();
+                    self.gathered.extend_from_slice(&frames);
+                }
+            }
+            Taken::Delivery(delivery) => {
+                self.gather_alone();
+                let missed = std::mem::take(&mut self.missed);
+                let large = put_delivery(&mut self.gathered, &delivery, missed, self.form);
+                if let Some(payload) = large {
+                    self.put_whole(payload);
+                }
             }
         }
-        if !chunk.is_empty() {
-            self.chunks.push_back(chunk.freeze());
+    }
+
+    fn put_notice(&mut self) {
+        let missed = std::mem::take(&mut self.missed);
+        if missed > 0 && self.form != Form::PayloadOnly {
+            self.gather_alone();
+            put_missed(&mut self.gathered, missed);
+        }
+    }
+
+    fn put_whole(&mut self, chunk: Bytes) {
+        self.pass_on();
+        self.whole.push_back(chunk);
+    }
+
+    fn finish(mut self) {
+        self.put_notice();
+        self.pass_on();
+    }
+
+    fn gather_alone(&mut self) {
+        self.gathered
+            .extend_from_slice(&std::mem::take(&mut self.alone));
+    }
+
+    fn pass_on(&mut self) {
+        if !self.alone.is_empty() {
+            self.whole.push_back(std::mem::take(&mut self.alone));
+        }
+        if !self.gathered.is_empty() {
+            self.whole.push_back(self.gathered.split().freeze());
         }
     }
 }
@@ -187,8 +241,15 @@ impl http_body::Body for DeliveryStream {
             {
                 return this.end(deadline_trailers());
             }
-            match subscription.poll_take(cx, BATCH, &mut this.batch) {
-                Poll::Ready(Ok(missed)) => this.encode_batch(missed),
+            let mut chunks = Chunks {
+                form: this.form,
+                whole: &mut this.chunks,
+                alone: Bytes::new(),
+                gathered: BytesMut::new(),
+                missed: 0,
+            };
+            match subscription.poll_take_encoded(cx, BATCH, |taken| chunks.put(taken)) {
+                Poll::Ready(Ok(())) => chunks.finish(),
                 Poll::Ready(Err(ended)) => return this.end(ended_trailers(ended)),
                 Poll::Pending => {
                     let Some(heartbeat) = &mut this.heartbeat else {

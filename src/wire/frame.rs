@@ -1,17 +1,25 @@
 //! A delivery as gRPC frames of `SubscribeResponse`.
 //!
-//! All fields but the payload are encoded once per message, end with the payload's key and length,
-//! and are shared by all subscribers; the payload itself is never encoded, only appended. What
-//! differs between subscribers (`missed`) goes before it: the fields of a protobuf message may come in
-//! any order. A frame is gRPC's 5-byte prefix (flag 0, length in 4 bytes big-endian) and the message.
+//! Subscribers that want the same share whole frames, in an [`Encoding`]. For one that gets a message on
+//! its own, all fields but the payload are encoded once per message and shared; the payload itself is
+//! never encoded, only appended, and what differs between subscribers (`missed`) goes before it: the
+//! fields of a protobuf message may come in any order. A frame is gRPC's 5-byte prefix (flag 0, length in 4 bytes big-endian) and the message.
+
+use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use crate::message::Delivery;
+use crate::{
+    broker::Encoding,
+    message::{Delivery, DeliveryRef},
+};
 
 /// gRPC's prefix of a message: a flag and a length.
 pub(crate) const PREFIX_BYTES: usize = 5;
+
+/// What the fields of a message without attributes take, with room for a topic of some length.
+const ENVELOPE_BYTES_USUAL: usize = 128;
 
 /// A payload of this size or more is passed on by reference, in a chunk of its own: copying it would
 /// cost more than a further write.
@@ -44,6 +52,54 @@ pub(crate) enum Form {
     PayloadOnly,
 }
 
+impl Form {
+    /// The form as frames that many share.
+    pub(crate) fn encoding(self) -> &'static Encoding {
+        static FULL: Encoding = Encoding {
+            name: "full",
+            put: |out, delivery| put_frame(out, delivery, Form::Full),
+        };
+        static TEXT: Encoding = Encoding {
+            name: "text",
+            put: |out, delivery| put_frame(out, delivery, Form::Text),
+        };
+        static PAYLOAD_ONLY: Encoding = Encoding {
+            name: "payload only",
+            put: |out, delivery| put_frame(out, delivery, Form::PayloadOnly),
+        };
+        match self {
+            Self::Full => &FULL,
+            Self::Text => &TEXT,
+            Self::PayloadOnly => &PAYLOAD_ONLY,
+        }
+    }
+
+    fn payload_field(self, payload: &[u8]) -> u32 {
+        match self {
+            Self::Text if std::str::from_utf8(payload).is_ok() => field::TEXT,
+            _ => field::PAYLOAD,
+        }
+    }
+}
+
+/// Appends a message's whole frame.
+fn put_frame(out: &mut BytesMut, delivery: DeliveryRef<'_>, form: Form) {
+    let payload = &*delivery.message.payload;
+    // The length is known once the fields are written, so the prefix is filled in last.
+    let start = out.len();
+    out.reserve(PREFIX_BYTES + ENVELOPE_BYTES_USUAL + payload.len());
+    out.put_bytes(0, PREFIX_BYTES);
+    if form != Form::PayloadOnly {
+        put_envelope(out, delivery);
+    }
+    if !payload.is_empty() {
+        put_length(out, form.payload_field(payload), payload.len());
+        out.put_slice(payload);
+    }
+    let bytes = out.len() - start - PREFIX_BYTES;
+    out[start + 1..start + PREFIX_BYTES].copy_from_slice(&frame_bytes(bytes).to_be_bytes());
+}
+
 /// Appends a message's frame. A large payload is not copied but returned, to follow right after.
 pub(crate) fn put_delivery(
     chunk: &mut BytesMut,
@@ -52,10 +108,6 @@ pub(crate) fn put_delivery(
     form: Form,
 ) -> Option<Bytes> {
     let payload = &delivery.message.payload;
-    let payload_field = match form {
-        Form::Text if std::str::from_utf8(payload).is_ok() => field::TEXT,
-        _ => field::PAYLOAD,
-    };
     let envelope: &[u8] = match form {
         Form::PayloadOnly => &[],
         _ => delivery.encoded_with(envelope),
@@ -77,7 +129,7 @@ pub(crate) fn put_delivery(
     if payload.is_empty() {
         return None;
     }
-    put_length(chunk, payload_field, payload.len());
+    put_length(chunk, form.payload_field(payload), payload.len());
     if payload.len() >= PAYLOAD_BYTES_COPIED_MAX {
         return Some(payload.clone());
     }
@@ -99,33 +151,71 @@ pub(crate) fn put_heartbeat(chunk: &mut BytesMut) {
 
 /// Appends gRPC's prefix of an uncompressed message of `bytes` bytes.
 pub(crate) fn put_prefix(chunk: &mut BytesMut, bytes: usize) {
-    let bytes = u32::try_from(bytes).expect("the payload's ceiling keeps messages far below 4 GiB");
-    chunk.reserve(PREFIX_BYTES + bytes as usize);
+    chunk.reserve(PREFIX_BYTES + bytes);
     chunk.put_u8(0);
-    chunk.put_u32(bytes);
+    chunk.put_u32(frame_bytes(bytes));
+}
+
+fn frame_bytes(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("the payload's ceiling keeps messages far below 4 GiB")
+}
+
+fn envelope(delivery: &Delivery) -> Bytes {
+    let mut out = BytesMut::with_capacity(ENVELOPE_BYTES_USUAL);
+    put_envelope(&mut out, delivery.as_delivery_ref());
+    out.freeze()
 }
 
 /// All fields of a message but its payload.
-fn envelope(delivery: &Delivery) -> Bytes {
+fn put_envelope(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
     let message = &delivery.message;
-    let mut out = BytesMut::with_capacity(128);
-    put_text(&mut out, field::TOPIC, message.topic.as_str());
-    put_varint(&mut out, field::SEQUENCE, delivery.sequence.0);
-    encode_key(field::EPOCH, WireType::SixtyFourBit, &mut out);
+    put_text(out, field::TOPIC, message.topic.as_str());
+    put_varint(out, field::SEQUENCE, delivery.sequence.0);
+    encode_key(field::EPOCH, WireType::SixtyFourBit, out);
     out.put_u64_le(delivery.epoch.0);
-    put_text(&mut out, field::ID, &delivery.id());
-    let time = prost_types::Timestamp::from(delivery.published_at);
-    prost::encoding::message::encode(field::PUBLISH_TIME, &time, &mut out);
+    put_id(out, delivery);
+    put_time(out, delivery.published_at);
     for (name, value) in message.attributes.iter() {
-        put_attribute(&mut out, field::ATTRIBUTES, name, value);
+        put_attribute(out, field::ATTRIBUTES, name, value);
     }
-    if let Some(tag) = &message.tag {
-        put_text(&mut out, field::TAG, tag.as_str());
+    if let Some(tag) = message.tag {
+        put_text(out, field::TAG, tag.as_str());
     }
-    if let Some(key) = &message.key {
-        put_text(&mut out, field::KEY, key.as_str());
+    if let Some(key) = message.key {
+        put_text(out, field::KEY, key.as_str());
     }
-    out.freeze()
+}
+
+/// The publisher's id, or one made of the place, digit by digit: formatting it first would cost more
+/// than all other fields together.
+fn put_id(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
+    if let Some(id) = delivery.message.id {
+        return put_text(out, field::ID, id.as_str());
+    }
+    let (epoch, sequence) = (delivery.epoch.0, delivery.sequence.0);
+    put_length(out, field::ID, hex_digits(epoch) + 1 + hex_digits(sequence));
+    put_hex(out, epoch);
+    out.put_u8(b'-');
+    put_hex(out, sequence);
+}
+
+fn hex_digits(value: u64) -> usize {
+    (value.max(1).ilog2() / 4 + 1) as usize
+}
+
+fn put_hex(out: &mut BytesMut, value: u64) {
+    let mut text = [0; 16];
+    let digits = hex_digits(value);
+    for (at, digit) in text[..digits].iter_mut().enumerate() {
+        let shift = 4 * (digits - 1 - at);
+        *digit = b"0123456789abcdef"[(value >> shift) as usize & 0xf];
+    }
+    out.put_slice(&text[..digits]);
+}
+
+fn put_time(out: &mut BytesMut, at: SystemTime) {
+    let time = prost_types::Timestamp::from(at);
+    prost::encoding::message::encode(field::PUBLISH_TIME, &time, out);
 }
 
 /// A map entry is a message with the key as field 1 and the value as field 2.
@@ -237,13 +327,23 @@ mod tests {
             };
             prop_assert_eq!(&read(frame(&delivery, missed, Form::Full)), &expected);
             let text = String::from_utf8(message.payload.to_vec()).unwrap();
-            let expected_text = pb::SubscribeResponse { payload: Bytes::new(), text, ..expected };
-            prop_assert_eq!(read(frame(&delivery, missed, Form::Text)), expected_text);
+            let expected_text =
+                pb::SubscribeResponse { payload: Bytes::new(), text, ..expected.clone() };
+            prop_assert_eq!(&read(frame(&delivery, missed, Form::Text)), &expected_text);
             let bare = pb::SubscribeResponse {
                 payload: message.payload,
                 ..Default::default()
             };
-            prop_assert_eq!(read(frame(&delivery, missed, Form::PayloadOnly)), bare);
+            prop_assert_eq!(&read(frame(&delivery, missed, Form::PayloadOnly)), &bare);
+
+            let alone = pb::SubscribeResponse { missed: 0, ..expected };
+            let alone_text = pb::SubscribeResponse { missed: 0, ..expected_text };
+            let shared = [(Form::Full, alone), (Form::Text, alone_text), (Form::PayloadOnly, bare)];
+            for (form, expected) in shared {
+                let mut out = BytesMut::from(&b"before"[..]);
+                (form.encoding().put)(&mut out, delivery.as_delivery_ref());
+                prop_assert_eq!(read(out.freeze().split_off(6)), expected);
+            }
         }
     }
 

@@ -16,7 +16,10 @@ enum Step {
         tag: Option<&'static str>,
         payload_bytes: usize,
     },
-    Subscribe(SubscribeOptions),
+    Subscribe {
+        wish: SubscribeOptions,
+        encoded: bool,
+    },
     Read(usize, usize),
     Leave(usize),
     Tick,
@@ -25,17 +28,31 @@ enum Step {
     Drain,
 }
 
-fn wishes() -> impl Strategy<Value = SubscribeOptions> {
-    let policies = vec![
+/// Few enough different ones for several subscribers to share a lane.
+fn wishes_alike() -> impl Strategy<Value = SubscribeOptions> {
+    (prop::sample::select(vec!["a", ">"]), policies(), 1usize..5).prop_map(
+        |(filter, overflow, capacity)| SubscribeOptions {
+            overflow,
+            mailbox_capacity: Some(capacity),
+            ..options(filter)
+        },
+    )
+}
+
+fn policies() -> impl Strategy<Value = OverflowPolicy> {
+    prop::sample::select(vec![
         OverflowPolicy::DropNewest,
         OverflowPolicy::DropOldest,
         OverflowPolicy::Disconnect,
-    ];
+    ])
+}
+
+fn wishes() -> impl Strategy<Value = SubscribeOptions> {
     (
         prop::sample::select(FILTERS.to_vec()),
         prop::option::weighted(0.4, prop::sample::select(vec!["g", "h"])),
         prop::sample::select(vec![vec![], vec![], vec!["x"], vec!["x", "y"]]),
-        prop::sample::select(policies),
+        policies(),
         1usize..5,
     )
         .prop_map(
@@ -49,7 +66,9 @@ fn wishes() -> impl Strategy<Value = SubscribeOptions> {
         )
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps(
+    wishes: impl Strategy<Value = SubscribeOptions> + Clone,
+) -> impl Strategy<Value = Vec<Step>> {
     let tag = prop::sample::select(vec![None, Some("x"), Some("y"), Some("z")]);
     let publish = (prop::sample::select(TOPICS.to_vec()), tag, 0usize..101);
     let step = prop_oneof![
@@ -58,7 +77,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             tag,
             payload_bytes,
         }),
-        10 => wishes().prop_map(Step::Subscribe),
+        10 => (wishes, any::<bool>())
+            .prop_map(|(wish, encoded)| Step::Subscribe { wish, encoded }),
         14 => (any::<usize>(), 1usize..5).prop_map(|(who, messages)| Step::Read(who, messages)),
         4 => any::<usize>().prop_map(Step::Leave),
         4 => Just(Step::Tick),
@@ -80,7 +100,7 @@ fn take_step(world: &mut World, step: Step) {
             tag,
             payload_bytes,
         } => world.publish(topic, tag, payload_bytes),
-        Step::Subscribe(wish) => world.subscribe(wish),
+        Step::Subscribe { wish, encoded } => world.subscribe(wish, encoded),
         Step::Read(who, messages) => {
             if let Some(who) = world.present(who) {
                 world.read(who, messages);
@@ -102,18 +122,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn every_message_is_delivered_buffered_or_told_as_missed(steps in steps()) {
-        let mut world = World::new();
-        for step in steps {
-            take_step(&mut world, step);
-            world.check();
-        }
-        world.settle();
-        world.check();
-        let ledger = world.broker.snapshot().ledger;
-        assert_eq!(ledger.matched, ledger.delivered + ledger.missed_total());
-        world.accounts.clear();
-        assert_eq!(world.broker.snapshot().subscriptions, 0);
-        assert_eq!(world.broker.snapshot().ledger, ledger);
+    fn every_message_is_delivered_buffered_or_told_as_missed(steps in steps(wishes().boxed())) {
+        check(steps);
     }
+
+    #[test]
+    fn who_shares_a_lane_loses_what_it_would_lose_alone(steps in steps(wishes_alike().boxed())) {
+        check(steps);
+    }
+}
+
+fn check(steps: Vec<Step>) {
+    let mut world = World::new();
+    for step in steps {
+        take_step(&mut world, step);
+        world.check();
+    }
+    world.settle();
+    world.check();
+    let ledger = world.broker.snapshot().ledger;
+    assert_eq!(ledger.matched, ledger.delivered + ledger.missed_total());
+    world.accounts.clear();
+    assert_eq!(world.broker.snapshot().subscriptions, 0);
+    assert_eq!(world.broker.snapshot().ledger, ledger);
 }

@@ -67,7 +67,7 @@ fn a_subscriber_with_tags_gets_only_those() {
 #[test]
 fn a_subscriber_shares_the_message_and_gets_it_as_it_was_published() {
     let broker = broker();
-    let mut readers = [subscribe(&broker, "t"), subscribe(&broker, ">")];
+    let mut readers = ["t", ">"].map(|filter| broker.subscribe(options(filter)).unwrap());
     let mut message = Message::new(topic("t"), "payload");
     message.id = Some("mine".parse().unwrap());
     message.key = Some("key".parse().unwrap());

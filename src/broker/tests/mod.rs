@@ -28,9 +28,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
 use super::{registry::Subscriber, *};
 use crate::{
-    message::{Delivery, Epoch, Message, Sequence},
+    message::{Delivery, DeliveryRef, Epoch, Message, Sequence},
     topic::{Topic, TopicFilter},
 };
 
@@ -42,8 +44,9 @@ const ALL: BatchLimit = BatchLimit {
 /// Far above what any test takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// With lanes for mailboxes of any size.
 fn broker_with(limits: Limits) -> Broker {
-    Broker::new(limits, 1).unwrap()
+    Broker::with_lanes(limits, 1, 1).unwrap()
 }
 
 fn broker() -> Broker {
@@ -65,8 +68,11 @@ fn in_group(filter: &str, group: &str) -> SubscribeOptions {
     }
 }
 
+/// Reads encoded messages: what nothing is said of shares its lane.
 fn subscribe(broker: &Broker, filter: &str) -> Subscription {
-    broker.subscribe(options(filter)).unwrap()
+    broker
+        .subscribe_encoded(options(filter), &ENCODING)
+        .unwrap()
 }
 
 fn publish(broker: &Broker, topic: &str, payload: &str) -> Receipt {
@@ -79,18 +85,74 @@ fn publish_tagged(broker: &Broker, topic: &str, tag: Option<&str>, payload: &str
     broker.publish(message, SystemTime::UNIX_EPOCH).unwrap()
 }
 
-type Taken = Result<(u64, Vec<Arc<Delivery>>), Ended>;
+/// Who reads encoded messages shares a lane, whatever the size of the mailbox: see [`broker_with`].
+static ENCODING: Encoding = Encoding {
+    name: "test",
+    put: encode,
+};
+
+fn encode(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
+    let message = &delivery.message;
+    let tag = message.tag.map_or("", |tag| tag.as_str());
+    out.put_u64(delivery.epoch.0);
+    out.put_u64(delivery.sequence.0);
+    for field in [
+        message.topic.as_str().as_bytes(),
+        tag.as_bytes(),
+        &*message.payload,
+    ] {
+        out.put_u32(field.len() as u32);
+        out.put_slice(field);
+    }
+}
+
+fn decode(frames: &mut Bytes) -> Arc<Delivery> {
+    let (epoch, sequence) = (frames.get_u64(), frames.get_u64());
+    let mut field = || {
+        let bytes = frames.get_u32() as usize;
+        frames.split_to(bytes)
+    };
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let (topic, tag, payload) = (text(field()), text(field()), field());
+    let mut message = Message::new(topic.parse().unwrap(), payload);
+    message.tag = (!tag.is_empty()).then(|| tag.parse().unwrap());
+    let at = SystemTime::UNIX_EPOCH;
+    Arc::new(Delivery::new(message, Epoch(epoch), Sequence(sequence), at))
+}
+
+fn subscribe_either(
+    broker: &Broker,
+    wish: SubscribeOptions,
+    encoded: bool,
+) -> Result<Subscription, SubscribeError> {
+    if encoded {
+        broker.subscribe_encoded(wish, &ENCODING)
+    } else {
+        broker.subscribe(wish)
+    }
+}
+
+type Batch = Result<(u64, Vec<Arc<Delivery>>), Ended>;
 
 /// Takes, and passes on at once.
-fn poll_take(subscription: &mut Subscription, limit: BatchLimit, waker: &Waker) -> Poll<Taken> {
-    let mut batch = Vec::new();
-    let taken = subscription.poll_take(&mut Context::from_waker(waker), limit, &mut batch);
+fn poll_take(subscription: &mut Subscription, limit: BatchLimit, waker: &Waker) -> Poll<Batch> {
+    let (mut missed, mut batch) = (0, Vec::new());
+    let mut cx = Context::from_waker(waker);
+    let taken = subscription.poll_take_encoded(&mut cx, limit, |taken| match taken {
+        Taken::Missed(count) => missed = count,
+        Taken::Delivery(delivery) => batch.push(delivery),
+        Taken::Frames(mut frames) => {
+            while frames.has_remaining() {
+                batch.push(decode(&mut frames));
+            }
+        }
+    });
     subscription.pass_on();
-    taken.map_ok(|missed| (missed, batch))
+    taken.map_ok(|()| (missed, batch))
 }
 
 /// All that waits, and how many messages were missed: nothing and none if there is neither.
-fn take(subscription: &mut Subscription) -> Taken {
+fn take(subscription: &mut Subscription) -> Batch {
     match poll_take(subscription, ALL, Waker::noop()) {
         Poll::Ready(taken) => taken,
         Poll::Pending => Ok((0, Vec::new())),
@@ -164,7 +226,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, limit: BatchLimit) -> Taken {
+    fn take(&mut self, limit: BatchLimit) -> Batch {
         loop {
             match poll_take(&mut self.subscription, limit, &self.waker) {
                 Poll::Ready(taken) => return taken,

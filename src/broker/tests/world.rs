@@ -54,7 +54,7 @@ impl Account {
     }
 
     fn ledger(&self) -> Ledger {
-        self.subscriber.mailbox.ledger()
+        self.subscriber.ledger()
     }
 }
 
@@ -141,9 +141,9 @@ impl World {
         }
     }
 
-    pub(super) fn subscribe(&mut self, wish: SubscribeOptions) {
+    pub(super) fn subscribe(&mut self, wish: SubscribeOptions, encoded: bool) {
         let live = self.accounts.iter().filter(|a| a.in_registry).count();
-        match self.broker.subscribe(wish.clone()) {
+        match subscribe_either(&self.broker, wish.clone(), encoded) {
             Ok(subscription) => {
                 assert!(live < 8 && !self.draining);
                 self.check_start(&wish.filter, subscription.start());

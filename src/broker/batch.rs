@@ -1,0 +1,193 @@
+//! Messages that were encoded once for many subscribers, one after the other in one piece of memory.
+//!
+//! Invariants: a batch never changes; the bytes of any run of its messages are a slice of it, so that a
+//! mailbox can drop or hand over a part without copying.
+
+use std::{fmt, ops::Range};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::message::DeliveryRef;
+
+/// How an adapter wants its messages written. Subscribers with the same encoding share the bytes.
+pub(crate) struct Encoding {
+    /// Which one it is.
+    pub(crate) name: &'static str,
+    /// Appends one message, complete in itself.
+    pub(crate) put: fn(&mut BytesMut, DeliveryRef<'_>),
+}
+
+impl fmt::Debug for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Encoding").field(&self.name).finish()
+    }
+}
+
+/// Sums over the first messages of a batch, or over a part of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) messages: usize,
+    /// As [`Message::size`](crate::message::Message::size) counts them.
+    pub(crate) size: usize,
+    pub(crate) payload_bytes: usize,
+    frames_bytes: usize,
+}
+
+impl Sums {
+    fn minus(self, less: Self) -> Self {
+        Self {
+            messages: self.messages - less.messages,
+            size: self.size - less.size,
+            payload_bytes: self.payload_bytes - less.payload_bytes,
+            frames_bytes: self.frames_bytes - less.frames_bytes,
+        }
+    }
+}
+
+/// A batch that is still being written.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    frames: BytesMut,
+    /// After each message, the sums up to it.
+    sums: Vec<Sums>,
+    /// How large the batch before was: a guess at this one.
+    last: Sums,
+}
+
+impl Tail {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sums.is_empty()
+    }
+
+    pub(crate) fn sums(&self) -> Sums {
+        self.sums.last().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn frames_bytes(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Appends a message that counts for `size` and is written by `put`.
+    pub(crate) fn append(
+        &mut self,
+        size: usize,
+        payload_bytes: usize,
+        put: impl FnOnce(&mut BytesMut),
+    ) {
+        if self.is_empty() {
+            self.frames.reserve(self.last.frames_bytes);
+            self.sums.reserve(self.last.messages);
+        }
+        put(&mut self.frames);
+        let before = self.sums();
+        self.sums.push(Sums {
+            messages: before.messages + 1,
+            size: before.size + size,
+            payload_bytes: before.payload_bytes + payload_bytes,
+            frames_bytes: self.frames.len(),
+        });
+    }
+
+    /// What was written, and an empty tail that takes no memory.
+    pub(crate) fn seal(&mut self) -> Batch {
+        self.last = self.sums();
+        let frames = std::mem::take(&mut self.frames);
+        // A batch may wait in a slow mailbox for long: it must not hold much more than it is.
+        let frames = if frames.capacity() > 2 * frames.len() {
+            Bytes::copy_from_slice(&frames)
+        } else {
+            frames.freeze()
+        };
+        Batch {
+            frames,
+            sums: std::mem::take(&mut self.sums).into_boxed_slice(),
+        }
+    }
+}
+
+/// Messages in their order, at least one.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    frames: Bytes,
+    sums: Box<[Sums]>,
+}
+
+impl Batch {
+    pub(crate) fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    /// The sums over a run of messages.
+    pub(crate) fn sums(&self, run: Range<usize>) -> Sums {
+        self.up_to(run.end).minus(self.up_to(run.start))
+    }
+
+    /// The bytes of a run of messages.
+    pub(crate) fn frames(&self, run: Range<usize>) -> Bytes {
+        let bytes = self.up_to(run.start).frames_bytes..self.up_to(run.end).frames_bytes;
+        self.frames.slice(bytes)
+    }
+
+    /// The end of the longest run from `start` that counts for `size_max` at most.
+    pub(crate) fn fitting(&self, start: usize, size_max: usize) -> usize {
+        let max = self.up_to(start).size.saturating_add(size_max);
+        self.sums.partition_point(|sums| sums.size <= max)
+    }
+
+    fn up_to(&self, end: usize) -> Sums {
+        match end {
+            0 => Sums::default(),
+            end => self.sums[end - 1],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch_of(frames: &[&str]) -> Batch {
+        let mut tail = Tail::default();
+        for frame in frames {
+            tail.append(100 + frame.len(), frame.len(), |out| {
+                out.extend_from_slice(frame.as_bytes());
+            });
+        }
+        tail.seal()
+    }
+
+    #[test]
+    fn any_run_of_messages_is_a_slice_with_its_own_sums() {
+        let batch = batch_of(&["a", "bb", "", "dddd"]);
+        assert_eq!(batch.len(), 4);
+        assert_eq!(batch.frames(0..4), "abbdddd");
+        assert_eq!(batch.frames(1..3), "bb");
+        let sums = batch.sums(1..4);
+        assert_eq!((sums.messages, sums.size, sums.payload_bytes), (3, 306, 6));
+        assert_eq!(batch.sums(2..2), Sums::default());
+    }
+
+    #[test]
+    fn the_longest_run_that_fits_is_found() {
+        let batch = batch_of(&["a", "bb", "", "dddd"]);
+        assert_eq!(batch.fitting(0, 100), 0);
+        assert_eq!(batch.fitting(0, 101), 1);
+        assert_eq!(batch.fitting(1, 202), 3);
+        assert_eq!(batch.fitting(1, usize::MAX), 4);
+    }
+
+    #[test]
+    fn a_sealed_batch_holds_little_more_memory_than_it_is() {
+        let mut tail = Tail::default();
+        tail.append(1, 1, |out| out.extend_from_slice(&[0; 10_000]));
+        drop(tail.seal());
+        tail.append(1, 1, |out| out.extend_from_slice(&[0; 10]));
+        assert!(
+            tail.frames.capacity() >= 10_000,
+            "guessed from the one before"
+        );
+        let small = tail.seal().frames.try_into_mut().unwrap();
+        assert!(small.capacity() < 100);
+        assert_eq!((tail.frames.capacity(), tail.sums.capacity()), (0, 0));
+    }
+}

@@ -1,0 +1,248 @@
+//! Subscribers that want the same messages in the same encoding, and what was published to all of them.
+//!
+//! Pushing a message to each of a thousand mailboxes costs a thousand locks; appending it to the tail
+//! of their lane costs one. The tail becomes a [`Batch`] when the first reader comes for more, and each
+//! member's mailbox gets a reference to it. So the cost of a message is shared by the members, and the
+//! cost of a member by the messages of a batch; both grow cheaper under load.
+//!
+//! A member's mailbox is bounded as ever: the tail takes no more than fits into the fullest mailbox of
+//! those *attached*. A member whose mailbox is getting full is *detached* and pushed to message by
+//! message, by its own policy, until it has caught up: one slow reader neither loses more nor less than
+//! it would alone, and does not make batches small for the others.
+//!
+//! Invariants: a message in the tail has room, in messages, bytes and budget, in the mailbox of every
+//! attached member, and none of these has ended; whatever reads or ends a mailbox has the tail handed
+//! over first, so that the accounts are exact at every moment anyone looks; a reader is parked only while
+//! the tail is empty.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{
+    batch::{Encoding, Tail},
+    budget::Budget,
+    mailbox::{Mailbox, Room},
+    parting::Parting,
+    registry::Tally,
+};
+use crate::{message::Tag, topic::TopicFilter};
+
+/// The smallest mailbox that shares a lane, in messages: with smaller ones batches would hold next to
+/// nothing.
+pub(super) const CAPACITY_MIN: usize = 64;
+
+/// A tail is handed over at this many messages or bytes at the latest: the publisher that fills it
+/// up hands it over in a time that stays short, and what one batch keeps in memory is known.
+const TAIL_MESSAGES_MAX: usize = 256;
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+
+/// A payload of this size or more is shared by reference and not copied into a lane's batch: its
+/// subscribers' writes cost far more than a push to each.
+pub(crate) const PAYLOAD_BYTES_COPIED_MAX: usize = 16 * 1024;
+
+/// A member stays attached while this part of its mailbox is free, and returns once so much is: what it
+/// gets together with the others is a good part of its mailbox each time, and none goes back and forth.
+const STAY: usize = 4;
+const RETURN: usize = 2;
+
+/// What the members of a lane have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LaneKey {
+    pub(crate) filter: TopicFilter,
+    pub(crate) tags: Box<[Tag]>,
+    pub(crate) encoding: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) id: u64,
+    pub(crate) key: LaneKey,
+    encoding: &'static Encoding,
+    budget: Arc<Budget>,
+    state: Mutex<State>,
+}
+
+/// One member.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) id: u64,
+    pub(crate) mailbox: Arc<Mailbox>,
+}
+
+#[derive(Debug)]
+struct State {
+    tail: Tail,
+    /// The least room of an attached member's mailbox when the tail was empty.
+    room: Room,
+    attached: Vec<Seat>,
+    detached: Vec<Seat>,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        id: u64,
+        key: LaneKey,
+        encoding: &'static Encoding,
+        budget: Arc<Budget>,
+    ) -> Self {
+        Self {
+            id,
+            key,
+            encoding,
+            budget,
+            state: Mutex::new(State {
+                tail: Tail::default(),
+                room: Room::UNBOUNDED,
+                attached: Vec::new(),
+                detached: Vec::new(),
+            }),
+        }
+    }
+
+    /// Whether the lane's tags let a message with this tag through.
+    pub(crate) fn wants(&self, tag: Option<&Tag>) -> bool {
+        let tags = &self.key.tags;
+        tags.is_empty() || tag.is_some_and(|tag| tags.contains(tag))
+    }
+
+    /// Publishes the message to every member. Never waits, wakes nobody.
+    pub(crate) fn push(&self, parting: &mut Parting<'_>, tally: &mut Tally) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.attached.is_empty() || !state.has_room(parting) {
+            state.hand_over();
+        }
+        let together = !state.attached.is_empty()
+            && state.has_room(parting)
+            && self.budget.reserve(parting.size() * state.attached.len());
+        if together {
+            state.append(parting, self.encoding, tally);
+        } else if !state.attached.is_empty() {
+            state.flush();
+            push_singly(&state.attached, parting, tally);
+            // To be measured anew: the mailboxes have filled up by what the tail does not know.
+            state.room = Room::NONE;
+        }
+        push_singly(&state.detached, parting, tally);
+    }
+
+    /// Hands over what is in the tail.
+    pub(crate) fn flush(&self) {
+        self.state.lock().flush();
+    }
+
+    /// Lets a member in; its first message is the next one published.
+    pub(crate) fn join(&self, seat: Seat) {
+        let mut state = self.state.lock();
+        state.flush();
+        state.room = state.room.min(seat.mailbox.size().share(1));
+        state.attached.push(seat);
+    }
+
+    /// Does something to a member's mailbox, with all that was published before in it. A member that
+    /// has ended by then leaves.
+    pub(crate) fn with_flushed<R>(
+        &self,
+        id: u64,
+        mailbox: &Mailbox,
+        act: impl FnOnce(&Mailbox) -> R,
+    ) -> R {
+        let mut state = self.state.lock();
+        state.flush();
+        let result = act(mailbox);
+        if mailbox.end().is_some() {
+            state.unseat(id);
+        }
+        result
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.attached.is_empty() && state.detached.is_empty()
+    }
+}
+
+fn push_singly(seats: &[Seat], parting: &mut Parting<'_>, tally: &mut Tally) {
+    for seat in seats {
+        tally.add(seat.mailbox.push(parting.shared()));
+    }
+}
+
+impl State {
+    fn has_room(&self, parting: &Parting<'_>) -> bool {
+        let sums = self.tail.sums();
+        let fits = Room {
+            messages: sums.messages + 1,
+            bytes: sums.size + parting.size(),
+        };
+        self.room.covers(fits)
+            && sums.messages < TAIL_MESSAGES_MAX
+            && self.tail.frames_bytes() < TAIL_BYTES_MAX
+            && parting.message().payload.len() < PAYLOAD_BYTES_COPIED_MAX
+    }
+
+    fn append(&mut self, parting: &mut Parting<'_>, encoding: &Encoding, tally: &mut Tally) {
+        if self.tail.is_empty() {
+            let readers = self
+                .attached
+                .iter()
+                .filter_map(|seat| seat.mailbox.take_reader());
+            tally.wakers.extend(readers);
+        }
+        let payload_bytes = parting.message().payload.len();
+        let size = parting.size();
+        self.tail
+            .append(size, payload_bytes, |out| parting.put(encoding, out));
+        let members = u32::try_from(self.attached.len()).unwrap_or(u32::MAX);
+        tally.matched += members;
+        tally.delivered += members;
+    }
+
+    fn flush(&mut self) {
+        if !self.tail.is_empty() {
+            self.hand_over();
+        }
+    }
+
+    /// Gives each attached member a reference to what was in the tail, and measures the room again.
+    fn hand_over(&mut self) {
+        let batch = (!self.tail.is_empty()).then(|| Arc::new(self.tail.seal()));
+        let mut room = Room::UNBOUNDED;
+        let detached_before = self.detached.len();
+        let mut at = 0;
+        while let Some(seat) = self.attached.get(at) {
+            match seat.mailbox.accept(batch.as_ref()) {
+                Some(free) if free.covers(seat.mailbox.size().share(STAY)) => {
+                    room = room.min(free);
+                    at += 1;
+                }
+                _ => self.detached.push(self.attached.swap_remove(at)),
+            }
+        }
+        for at in (0..detached_before).rev() {
+            let mailbox = &self.detached[at].mailbox;
+            if let Some(free) = mailbox.accept(None)
+                && free.covers(mailbox.size().share(RETURN))
+            {
+                room = room.min(free);
+                self.attached.push(self.detached.swap_remove(at));
+            }
+        }
+        self.room = room;
+    }
+
+    fn unseat(&mut self, id: u64) {
+        for seats in [&mut self.attached, &mut self.detached] {
+            if let Some(at) = seats.iter().position(|seat| seat.id == id) {
+                seats.swap_remove(at);
+                if seats.len() < seats.capacity() / 4 {
+                    seats.shrink_to_fit();
+                }
+            }
+        }
+        if self.attached.is_empty() {
+            self.room = Room::UNBOUNDED;
+        }
+    }
+}

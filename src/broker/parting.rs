@@ -1,0 +1,77 @@
+//! One message on its way to all its mailboxes: owned and encoded once, and only if somebody asks.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::BytesMut;
+
+use super::batch::Encoding;
+use crate::message::{Delivery, DeliveryRef, Epoch, MessageRef, Sequence};
+
+/// A message with its place, and what was made of it for those it went to so far.
+#[derive(Debug)]
+pub(crate) struct Parting<'m> {
+    delivery: DeliveryRef<'m>,
+    size: usize,
+    shared: Option<Arc<Delivery>>,
+    /// Whether more than one lane may ask for the same bytes.
+    keeps_frame: bool,
+    frame: Option<(&'static str, BytesMut)>,
+}
+
+impl<'m> Parting<'m> {
+    pub(crate) fn new(
+        message: MessageRef<'m>,
+        epoch: Epoch,
+        sequence: Sequence,
+        published_at: SystemTime,
+    ) -> Self {
+        Self {
+            delivery: DeliveryRef {
+                message,
+                epoch,
+                sequence,
+                published_at,
+            },
+            size: message.size(),
+            shared: None,
+            keeps_frame: false,
+            frame: None,
+        }
+    }
+
+    pub(crate) fn message(&self) -> &MessageRef<'m> {
+        &self.delivery.message
+    }
+
+    /// What the message counts for in a mailbox, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Says how many lanes will ask for the message's bytes.
+    pub(crate) fn expect_lanes(&mut self, lanes: usize) {
+        self.keeps_frame = lanes > 1;
+    }
+
+    /// The message as one that its mailboxes share.
+    pub(crate) fn shared(&mut self) -> &Arc<Delivery> {
+        self.shared
+            .get_or_insert_with(|| Arc::new(self.delivery.to_delivery()))
+    }
+
+    /// Appends the message as the encoding writes it.
+    pub(crate) fn put(&mut self, encoding: &Encoding, out: &mut BytesMut) {
+        if !self.keeps_frame {
+            return (encoding.put)(out, self.delivery);
+        }
+        match &self.frame {
+            Some((name, frame)) if *name == encoding.name => out.extend_from_slice(frame),
+            _ => {
+                let mut frame = BytesMut::new();
+                (encoding.put)(&mut frame, self.delivery);
+                out.extend_from_slice(&frame);
+                self.frame = Some((encoding.name, frame));
+            }
+        }
+    }
+}
