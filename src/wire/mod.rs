@@ -6,6 +6,8 @@
 
 mod convert;
 pub(crate) mod frame;
+#[allow(dead_code, reason = "nothing reads requests in place yet")]
+pub(crate) mod request;
 
 pub use self::convert::{InvalidField, Subscribe, next_message};
 
