@@ -43,7 +43,7 @@ pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
     let write_timeout = config
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
-    let stream = Outbox::new(stream, write_timeout);
+    let (stream, outgoing) = Outbox::new(stream, write_timeout);
     let sniffed = tokio::select! {
         sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)) => sniffed,
         // A connection that has not spoken has nothing to finish.
@@ -52,7 +52,7 @@ pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
     match sniffed {
         Ok(Ok(Some((Protocol::Http2, stream)))) => {
             tokio::select! {
-                () = http2::serve(stream, &context) => {}
+                () = http2::serve(stream, &outgoing, &context) => {}
                 () = context.close.cancelled() => {}
             }
         }

@@ -6,6 +6,7 @@
 //! Invariant: what a stream has taken from its mailbox and flow control does not let out is one chunk.
 
 use std::{
+    future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -25,20 +26,40 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{config, connection::Context};
+use super::{config, connection::Context, outbox};
 use crate::{
     grpc::{self, ConnectionShare, lifeline},
     metrics::{Limit, Metrics},
 };
 
-/// Serves the connection to its end.
-pub(super) async fn serve<S>(stream: S, context: &Arc<Context>)
+/// Serves the connection to its end. What it has to say is passed on whenever it has done all it could.
+pub(super) async fn serve<S, T>(stream: S, outgoing: &outbox::Outgoing<T>, context: &Arc<Context>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncWrite + Unpin,
 {
-    if let Err(error) = try_serve(stream, context).await {
+    outgoing.take_over();
+    let mut serving = std::pin::pin!(try_serve(stream, context));
+    let served = std::future::poll_fn(|cx| {
+        let served = serving.as_mut().poll(cx);
+        match outgoing.poll_pass_on(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Write(error))),
+            _ => served.map_err(Error::Protocol),
+        }
+    });
+    if let Err(error) = served.await {
         tracing::debug!(%error, "the connection ended with an error");
     }
+    let last_words = std::future::poll_fn(|cx| outgoing.poll_pass_on(cx));
+    drop(tokio::time::timeout(context.config.stall_timeout, last_words).await);
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Protocol(#[source] h2::Error),
+    #[error("writing to the peer: {0}")]
+    Write(#[source] std::io::Error),
 }
 
 async fn try_serve<S>(stream: S, context: &Arc<Context>) -> Result<(), h2::Error>

@@ -1,21 +1,26 @@
 //! What is on its way to a peer: gathered into few large writes, and given up when nothing moves.
 //!
-//! HTTP/2 hands over frames of at most 16 KiB one by one, and a system call for each costs more than
-//! copying it. So writes gather here until they are flushed, or until there are [`GATHERED_BYTES_MAX`].
+//! HTTP/2 hands over frames of at most 16 KiB one by one, flushes after each, and a system call for each
+//! costs more than copying it. So writes gather here, past flushes too, until the connection's task has
+//! done all it could in one turn and [passes them on](Outgoing::poll_pass_on), or until there are
+//! [`GATHERED_BYTES_MAX`].
 //! A keepalive notices a peer that answers no ping, but a connection whose send buffer is full cannot
 //! even say goodbye: it would wait for the peer, with its memory, for as long as the system lets it. So
 //! a write without progress times out.
 //! Invariant: at most [`GATHERED_BYTES_MAX`] bytes wait here, and no memory when none do.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
@@ -24,29 +29,63 @@ use tokio::{
 /// As much as a socket's send buffer commonly takes at once.
 const GATHERED_BYTES_MAX: usize = 128 * 1024;
 
-/// A stream whose writes are gathered until they are flushed, and fail with
-/// [`io::ErrorKind::TimedOut`] once they made no progress for a time.
+thread_local! {
+    /// One buffer for all connections of a thread, which gather one after the other and are mostly
+    /// empty in between.
+    static SPARE: RefCell<BytesMut> = RefCell::default();
+}
+
+/// A stream whose writes are gathered, and fail with [`io::ErrorKind::TimedOut`] once they made no
+/// progress for a time. Flushing writes what was gathered, unless someone has taken it upon them to
+/// [pass it on](Outgoing::poll_pass_on).
 #[derive(Debug)]
-pub(super) struct Outbox<S> {
+pub(super) struct Outbox<S>(Arc<Mutex<State<S>>>);
+
+/// The other end of an [`Outbox`]: for the task that drives the connection.
+#[derive(Debug)]
+pub(super) struct Outgoing<S>(Arc<Mutex<State<S>>>);
+
+#[derive(Debug)]
+struct State<S> {
     stream: S,
     gathered: BytesMut,
+    is_passed_on: bool,
     timeout: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
-        Self {
+    pub(super) fn new(stream: S, timeout: Duration) -> (Self, Outgoing<S>) {
+        let state = Arc::new(Mutex::new(State {
             stream,
             gathered: BytesMut::new(),
+            is_passed_on: false,
             timeout,
             waiting: None,
-        }
+        }));
+        (Self(Arc::clone(&state)), Outgoing(state))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Outgoing<S> {
+    /// From now on, what was flushed is written by [`poll_pass_on`](Self::poll_pass_on).
+    pub(super) fn take_over(&self) {
+        self.0.lock().is_passed_on = true;
     }
 
+    /// Writes what was gathered. Ready once nothing is left.
+    pub(super) fn poll_pass_on(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_drain(cx)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> State<S> {
     /// Writes what was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gathered.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !self.gathered.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
             match std::task::ready!(self.bound(cx, written))? {
@@ -54,7 +93,9 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
                 bytes => self.gathered.advance(bytes),
             }
         }
-        self.gathered = BytesMut::new();
+        let mut empty = std::mem::take(&mut self.gathered);
+        empty.clear();
+        SPARE.set(empty);
         Poll::Ready(Ok(()))
     }
 
@@ -62,6 +103,11 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.gathered.len() >= GATHERED_BYTES_MAX {
             std::task::ready!(self.poll_drain(cx))?;
+        }
+        if self.gathered.is_empty() {
+            self.gathered = SPARE.take();
+            // All of it comes back, since a buffer loses its front as it is written.
+            self.gathered.reserve(GATHERED_BYTES_MAX);
         }
         Poll::Ready(Ok(GATHERED_BYTES_MAX - self.gathered.len()))
     }
@@ -86,46 +132,49 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Pin::new(&mut self.0.lock().stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let room = std::task::ready!(self.poll_room(cx))?;
-        let bytes = buffer.len().min(room);
-        self.gathered.extend_from_slice(&buffer[..bytes]);
-        Poll::Ready(Ok(bytes))
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buffer)])
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        if state.is_passed_on {
+            return Poll::Ready(Ok(()));
+        }
+        std::task::ready!(state.poll_drain(cx))?;
+        Pin::new(&mut state.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        std::task::ready!(state.poll_drain(cx))?;
+        Pin::new(&mut state.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let room = std::task::ready!(self.poll_room(cx))?;
+        let mut state = self.0.lock();
+        let room = std::task::ready!(state.poll_room(cx))?;
         let mut left = room;
         for buffer in buffers {
             let bytes = buffer.len().min(left);
-            self.gathered.extend_from_slice(&buffer[..bytes]);
+            state.gathered.extend_from_slice(&buffer[..bytes]);
             left -= bytes;
         }
         Poll::Ready(Ok(room - left))
@@ -147,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_makes_no_progress_times_out() {
         let (_peer, stream) = tokio::io::duplex(4);
-        let mut stream = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
         stream.write_all(b"too much").await.unwrap();
         let error = stream.flush().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -156,7 +205,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_begins_the_time_anew() {
         let (mut peer, stream) = tokio::io::duplex(1);
-        let mut stream = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
         let slow = async {
             for _ in 0..5 {
                 tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
@@ -174,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn writes_are_gathered_up_to_a_bound_and_leave_in_order() {
         let (mut peer, stream) = tokio::io::duplex(GATHERED_BYTES_MAX);
-        let mut stream = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
         let parts: Vec<u8> = (0..=255).cycle().take(3 * GATHERED_BYTES_MAX).collect();
         let reading = async {
             let mut read = vec![0; parts.len()];
@@ -184,16 +233,34 @@ mod tests {
         let writing = async {
             for part in parts.chunks(1_000) {
                 stream.write_all(part).await.unwrap();
-                assert!(stream.gathered.len() <= GATHERED_BYTES_MAX);
+                assert!(stream.0.lock().gathered.len() <= GATHERED_BYTES_MAX);
             }
             stream.flush().await.unwrap();
         };
         let (read, ()) = tokio::join!(reading, writing);
         assert!(read == parts);
         assert_eq!(
-            stream.gathered.capacity(),
+            stream.0.lock().gathered.capacity(),
             0,
             "an empty outbox costs nothing"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_flushed_waits_for_whoever_passes_it_on() {
+        let (mut peer, stream) = tokio::io::duplex(64);
+        let (mut stream, outgoing) = Outbox::new(stream, TIMEOUT);
+        outgoing.take_over();
+        stream.write_all(b"first ").await.unwrap();
+        stream.flush().await.unwrap();
+        stream.write_all(b"second").await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(stream.0.lock().gathered, "first second");
+        std::future::poll_fn(|cx| outgoing.poll_pass_on(cx))
+            .await
+            .unwrap();
+        let mut read = [0; 12];
+        peer.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"first second");
     }
 }
