@@ -176,18 +176,26 @@ pub(super) async fn read_request<M: Message + Default>(
     receiving: &Receiving,
     share: &ConnectionShare,
 ) -> Result<M, CallError> {
+    let message = read_request_bytes(body, deadline, receiving, share).await?;
+    M::decode(message).map_err(CallError::Malformed)
+}
+
+/// [`read_request`] without decoding it.
+pub(super) async fn read_request_bytes(
+    body: Body,
+    deadline: Deadline,
+    receiving: &Receiving,
+    share: &ConnectionShare,
+) -> Result<Bytes, CallError> {
     let patience = receiving.patience;
     let timeout = Instant::now() + patience;
     let until = deadline.at().map_or(timeout, |at| at.min(timeout));
-    let message =
-        match tokio::time::timeout_at(until, read_message(body, Received::new(receiving, share)))
-            .await
-        {
-            Ok(read) => read?,
-            Err(_) if until < timeout => return Err(CallError::DeadlineExceeded),
-            Err(_) => return Err(CallError::TimedOut { after: patience }),
-        };
-    M::decode(message).map_err(CallError::Malformed)
+    let reading = read_message(body, Received::new(receiving, share));
+    match tokio::time::timeout_at(until, reading).await {
+        Ok(read) => read,
+        Err(_) if until < timeout => Err(CallError::DeadlineExceeded),
+        Err(_) => Err(CallError::TimedOut { after: patience }),
+    }
 }
 
 async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, CallError> {

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::{
     PubSub,
-    call::{answer, read_request},
+    call::{CallError, answer, read_request_bytes},
     deadline::Deadline,
     share::ConnectionShare,
     status::Refusal,
 };
 use crate::{
-    message::Message,
-    wire::pb::{PublishRequest, PublishResponse},
+    broker::TopicHint,
+    wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request},
 };
 
 pub(super) async fn publish(
@@ -24,11 +24,18 @@ pub(super) async fn publish(
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
     let deadline = Deadline::of(request.headers())?;
-    let request: PublishRequest =
-        read_request(request.into_body(), deadline, &service.receiving, share).await?;
+    let request =
+        read_request_bytes(request.into_body(), deadline, &service.receiving, share).await?;
     let started = Instant::now();
-    let message = Message::try_from(request)?;
-    let receipt = service.broker.publish(message, SystemTime::now())?;
+    let published = with_publish_request(&request, |request| {
+        let mut topic = None;
+        let topic = next_topic(request.topic, &mut topic)?;
+        let publish = Publish::try_from(request)?;
+        let (message, now) = (publish.to_topic(topic), SystemTime::now());
+        let mut hint = TopicHint::default();
+        Ok::<_, Refusal>(service.broker.publish_next(&message, now, &mut hint)?)
+    });
+    let receipt = published.map_err(CallError::Malformed)??;
     let elapsed = started.elapsed().as_secs_f64();
     service.metrics.publish_seconds.observe(elapsed);
     Ok(answer(&PublishResponse::from(receipt)))

@@ -22,7 +22,6 @@ use http::{HeaderMap, Response, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{
@@ -33,12 +32,14 @@ use super::{
     status::{Refusal, StreamEnd},
 };
 use crate::{
-    broker::Receipt,
+    broker::{Receipt, TopicHint},
     topic::Topic,
     wire::{
+        Publish,
         frame::PREFIX_BYTES,
-        next_message,
-        pb::{PublishRequest, PublishStreamResponse, Rejection},
+        next_topic,
+        pb::{PublishStreamResponse, Rejection},
+        request::with_publish_request,
     },
 };
 
@@ -94,6 +95,7 @@ async fn read(
         skipping: 0,
         position: 0,
         last_topic: None,
+        hint: TopicHint::default(),
     };
     loop {
         let frame = tokio::select! {
@@ -144,6 +146,7 @@ struct Publisher<'s> {
     /// Of the message answered last.
     position: u64,
     last_topic: Option<Topic>,
+    hint: TopicHint,
 }
 
 impl Publisher<'_> {
@@ -224,9 +227,19 @@ impl Publisher<'_> {
     }
 
     fn publish(&mut self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
-        let request = PublishRequest::decode(message).map_err(CallError::Malformed)?;
-        let message = next_message(request, &mut self.last_topic)?;
-        Ok(self.service.broker.publish(message, now)?)
+        let Self {
+            service,
+            last_topic,
+            hint,
+            ..
+        } = self;
+        let published = with_publish_request(message, |request| {
+            let topic = next_topic(request.topic, last_topic)?;
+            let publish = Publish::try_from(request)?;
+            let message = publish.to_topic(topic);
+            Ok::<_, Refusal>(service.broker.publish_next(&message, now, hint)?)
+        });
+        published.map_err(CallError::Malformed)?
     }
 
     fn count(&self, outcome: Result<Receipt, Refusal>, published: &mut PublishStreamResponse) {

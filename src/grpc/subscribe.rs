@@ -32,7 +32,7 @@ use crate::{
     broker::{BatchLimit, Subscription, Taken},
     wire::{
         Subscribe,
-        frame::{Form, put_delivery, put_heartbeat, put_missed},
+        frame::{Form, put_delivery, put_heartbeat, put_missed, put_missed_before},
         metadata,
         pb::SubscribeRequest,
     },
@@ -154,7 +154,7 @@ struct Chunks<'c> {
     alone: Bytes,
     /// What is copied together until something follows that is not.
     gathered: BytesMut,
-    /// Told with the next message, or before it where that is shared with others.
+    /// To be told with the next message.
     missed: u64,
 }
 
@@ -162,17 +162,7 @@ impl Chunks<'_> {
     fn put(&mut self, taken: Taken) {
         match taken {
             Taken::Missed(missed) => self.missed = missed,
-            Taken::Frames(frames) => {
-                self.put_notice();
-                if frames.len() >= FRAMES_BYTES_COPIED_MAX {
-                    self.put_whole(frames);
-                } else if self.alone.is_empty() && self.gathered.is_empty() {
-                    self.alone = frames;
-                } else {
-                    self.gather_alone();
-                    self.gathered.extend_from_slice(&frames);
-                }
-            }
+            Taken::Frames(frames) => self.put_frames(frames),
             Taken::Delivery(delivery) => {
                 self.gather_alone();
                 let missed = std::mem::take(&mut self.missed);
@@ -184,11 +174,19 @@ impl Chunks<'_> {
         }
     }
 
-    fn put_notice(&mut self) {
+    fn put_frames(&mut self, mut frames: Bytes) {
         let missed = std::mem::take(&mut self.missed);
         if missed > 0 && self.form != Form::PayloadOnly {
             self.gather_alone();
-            put_missed(&mut self.gathered, missed);
+            frames = put_missed_before(&mut self.gathered, missed, frames);
+        }
+        if frames.len() >= FRAMES_BYTES_COPIED_MAX {
+            self.put_whole(frames);
+        } else if self.alone.is_empty() && self.gathered.is_empty() {
+            self.alone = frames;
+        } else {
+            self.gather_alone();
+            self.gathered.extend_from_slice(&frames);
         }
     }
 
@@ -198,7 +196,10 @@ impl Chunks<'_> {
     }
 
     fn finish(mut self) {
-        self.put_notice();
+        if self.missed > 0 && self.form != Form::PayloadOnly {
+            self.gather_alone();
+            put_missed(&mut self.gathered, self.missed);
+        }
         self.pass_on();
     }
 

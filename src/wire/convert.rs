@@ -3,10 +3,10 @@
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
-use super::pb;
+use super::{pb, request::PublishRequestRef};
 use crate::{
     broker::{OverflowPolicy, Receipt, SubscribeOptions},
-    message::{AttributeName, Message},
+    message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
     topic::Topic,
 };
 
@@ -42,51 +42,69 @@ fn parse_optional<T: FromStr<Err: Display>>(
     (!text.is_empty()).then(|| parse(field, text)).transpose()
 }
 
-impl TryFrom<pb::PublishRequest> for Message {
-    type Error = InvalidField;
+/// What a publisher sent, but for the topic: most messages of a publisher go where the one before
+/// went, so that is parsed apart.
+#[derive(Debug)]
+pub(crate) struct Publish<'r> {
+    payload: &'r [u8],
+    attributes: Attributes,
+    tag: Option<Tag>,
+    key: Option<Key>,
+    id: Option<MessageId>,
+}
 
-    fn try_from(request: pb::PublishRequest) -> Result<Self, InvalidField> {
-        let topic = parse("topic", &request.topic)?;
-        message(request, topic)
+impl Publish<'_> {
+    /// The message, borrowed.
+    pub(crate) fn to_topic<'m>(&'m self, topic: &'m Topic) -> MessageRef<'m> {
+        MessageRef {
+            topic,
+            payload: Payload::Borrowed(self.payload),
+            attributes: &self.attributes,
+            tag: self.tag.as_ref(),
+            key: self.key.as_ref(),
+            id: self.id.as_ref(),
+        }
     }
 }
 
-/// A message of a stream, most of which go where the one before went: its topic is parsed only if it
-/// is another than `last`, and kept there.
+impl<'r> TryFrom<PublishRequestRef<'r>> for Publish<'r> {
+    type Error = InvalidField;
+
+    fn try_from(request: PublishRequestRef<'r>) -> Result<Self, InvalidField> {
+        if !request.text.is_empty() && !request.payload.is_empty() {
+            return Err(InvalidField::new("text", "both payload and text are set"));
+        }
+        let attributes = request.attributes.into_iter().map(|(name, value)| {
+            let name = parse::<AttributeName>("attributes", name)?;
+            Ok((name, value.to_owned()))
+        });
+        Ok(Self {
+            attributes: attributes.collect::<Result<_, InvalidField>>()?,
+            tag: parse_optional("tag", request.tag)?,
+            key: parse_optional("key", request.key)?,
+            id: parse_optional("id", request.id)?,
+            payload: if request.text.is_empty() {
+                request.payload
+            } else {
+                request.text.as_bytes()
+            },
+        })
+    }
+}
+
+/// The topic of a publish request, which is parsed only if it is another than `last`, and kept there.
 ///
 /// # Errors
 /// The field at fault.
-pub fn next_message(
-    request: pb::PublishRequest,
-    last: &mut Option<Topic>,
-) -> Result<Message, InvalidField> {
-    let topic = match last {
-        Some(last) if last.as_str() == request.topic => last.clone(),
-        last => last.insert(parse("topic", &request.topic)?).clone(),
-    };
-    message(request, topic)
-}
-
-fn message(request: pb::PublishRequest, topic: Topic) -> Result<Message, InvalidField> {
-    if !request.text.is_empty() && !request.payload.is_empty() {
-        return Err(InvalidField::new("text", "both payload and text are set"));
+pub(crate) fn next_topic<'t>(
+    topic: &str,
+    last: &'t mut Option<Topic>,
+) -> Result<&'t Topic, InvalidField> {
+    let is_same = |last: &Topic| last.as_str() == topic;
+    if !last.as_ref().is_some_and(is_same) {
+        *last = Some(parse("topic", topic)?);
     }
-    let attributes = request.attributes.into_iter().map(|(name, value)| {
-        let name = parse::<AttributeName>("attributes", &name)?;
-        Ok((name, value))
-    });
-    Ok(Message {
-        topic,
-        attributes: attributes.collect::<Result<_, InvalidField>>()?,
-        tag: parse_optional("tag", &request.tag)?,
-        key: parse_optional("key", &request.key)?,
-        id: parse_optional("id", &request.id)?,
-        payload: if request.text.is_empty() {
-            request.payload
-        } else {
-            request.text.into()
-        },
-    })
+    Ok(last.as_ref().expect("it has just been set"))
 }
 
 impl From<Receipt> for pb::PublishResponse {
@@ -166,8 +184,10 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check_publish(request: pb::PublishRequest, field: &str, reason: &str) {
-        let error = Message::try_from(request).unwrap_err();
+    fn check_publish(request: PublishRequestRef<'_>, field: &str, reason: &str) {
+        let topic = request.topic;
+        let error = Publish::try_from(request).map(|_| next_topic(topic, &mut None).unwrap_err());
+        let error = error.unwrap_or_else(|error| error);
         assert_eq!((error.field, error.reason.as_str()), (field, reason));
     }
 
@@ -177,36 +197,36 @@ mod tests {
         assert_eq!((error.field, error.reason.as_str()), (field, reason));
     }
 
-    fn publish() -> pb::PublishRequest {
-        pb::PublishRequest {
-            topic: "t".into(),
+    fn publish() -> PublishRequestRef<'static> {
+        PublishRequestRef {
+            topic: "t",
             ..Default::default()
         }
     }
 
     #[test]
     fn a_bad_publish_request_names_its_field() {
-        check_publish(pb::PublishRequest::default(), "topic", "topic is empty");
+        check_publish(PublishRequestRef::default(), "topic", "topic is empty");
         check_publish(
-            pb::PublishRequest {
-                tag: "a b".into(),
+            PublishRequestRef {
+                tag: "a b",
                 ..publish()
             },
             "tag",
             "tag has a forbidden character at byte 1",
         );
         check_publish(
-            pb::PublishRequest {
-                attributes: [(String::new(), "x".into())].into(),
+            PublishRequestRef {
+                attributes: vec![("", "x")],
                 ..publish()
             },
             "attributes",
             "attribute name is empty",
         );
         check_publish(
-            pb::PublishRequest {
-                payload: "a".into(),
-                text: "b".into(),
+            PublishRequestRef {
+                payload: b"a",
+                text: "b",
                 ..publish()
             },
             "text",
@@ -215,12 +235,25 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_is_parsed_when_it_changes() {
+        let mut last = None;
+        let first = next_topic("a", &mut last).unwrap().clone();
+        assert!(next_topic("a", &mut last).unwrap().is_same(&first));
+        assert_eq!(next_topic("b", &mut last).unwrap().as_str(), "b");
+        assert!(next_topic("b.", &mut last).is_err());
+        assert_eq!(next_topic("b", &mut last).unwrap().as_str(), "b");
+    }
+
+    #[test]
     fn text_is_a_payload() {
-        let request = pb::PublishRequest {
-            text: "héllo".into(),
+        let request = PublishRequestRef {
+            text: "héllo",
             ..publish()
         };
-        assert_eq!(Message::try_from(request).unwrap().payload, "héllo");
+        assert_eq!(
+            Publish::try_from(request).unwrap().payload,
+            "héllo".as_bytes()
+        );
     }
 
     #[test]

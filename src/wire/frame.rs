@@ -137,6 +137,16 @@ pub(crate) fn put_delivery(
     None
 }
 
+/// Appends the beginning of a first frame that also tells a loss; the rest of the frames is returned, to
+/// follow right after.
+pub(crate) fn put_missed_before(chunk: &mut BytesMut, missed: u64, mut frames: Bytes) -> Bytes {
+    let prefix = frames.split_to(PREFIX_BYTES);
+    let bytes = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    put_prefix(chunk, 1 + encoded_len_varint(missed) + bytes);
+    put_varint(chunk, field::MISSED, missed);
+    frames
+}
+
 /// Appends a notice of loss that goes on its own.
 pub(crate) fn put_missed(chunk: &mut BytesMut, missed: u64) {
     put_prefix(chunk, 1 + encoded_len_varint(missed));
@@ -342,7 +352,13 @@ mod tests {
             for (form, expected) in shared {
                 let mut out = BytesMut::from(&b"before"[..]);
                 (form.encoding().put)(&mut out, delivery.as_delivery_ref());
-                prop_assert_eq!(read(out.freeze().split_off(6)), expected);
+                let shared = out.freeze().split_off(6);
+                prop_assert_eq!(&read(shared.clone()), &expected);
+                let mut out = BytesMut::new();
+                let rest = put_missed_before(&mut out, 1 + missed / 2, shared);
+                out.extend_from_slice(&rest);
+                let told = pb::SubscribeResponse { missed: 1 + missed / 2, ..expected };
+                prop_assert_eq!(read(out.freeze()), told);
             }
         }
     }

@@ -6,10 +6,10 @@
 
 mod convert;
 pub(crate) mod frame;
-#[allow(dead_code, reason = "nothing reads requests in place yet")]
 pub(crate) mod request;
 
-pub use self::convert::{InvalidField, Subscribe, next_message};
+pub use self::convert::{InvalidField, Subscribe};
+pub(crate) use self::convert::{Publish, next_topic};
 
 /// The generated messages and client of `pubsub.v1`.
 #[allow(

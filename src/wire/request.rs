@@ -6,6 +6,9 @@
 //! Nothing is allocated but the list of attributes, if there are any, whose length has a bound. Knows
 //! neither gRPC's framing nor what makes a topic or a name valid.
 
+use prost::{DecodeError, Message as _};
+
+use super::pb;
 use crate::broker::ATTRIBUTES_CEILING;
 
 /// The longest encoding of a length that is read: 28 bits, which is 256 MiB. No broker takes as much.
@@ -46,9 +49,41 @@ pub(crate) struct PublishRequestRef<'a> {
     pub(crate) text: &'a str,
 }
 
+impl<'a> From<&'a pb::PublishRequest> for PublishRequestRef<'a> {
+    fn from(request: &'a pb::PublishRequest) -> Self {
+        let attributes = request.attributes.iter();
+        Self {
+            topic: &request.topic,
+            payload: &request.payload,
+            attributes: attributes.map(|(n, v)| (n.as_str(), v.as_str())).collect(),
+            tag: &request.tag,
+            key: &request.key,
+            id: &request.id,
+            text: &request.text,
+        }
+    }
+}
+
+/// Shows an encoded `PublishRequest`, or `PublishStreamRequest`, to `act`.
+///
+/// # Errors
+/// Bytes that are not one.
+pub(crate) fn with_publish_request<R>(
+    bytes: &[u8],
+    act: impl FnOnce(PublishRequestRef<'_>) -> R,
+) -> Result<R, DecodeError> {
+    match read_publish_request(bytes) {
+        Some(request) => Ok(act(request)),
+        None => {
+            let request = pb::PublishRequest::decode(bytes)?;
+            Ok(act(PublishRequestRef::from(&request)))
+        }
+    }
+}
+
 /// Reads an encoded `PublishRequest`, or `PublishStreamRequest`, which has the same fields. `None`
 /// says nothing about the bytes but that prost has to decode them.
-pub(crate) fn read_publish_request(mut bytes: &[u8]) -> Option<PublishRequestRef<'_>> {
+fn read_publish_request(mut bytes: &[u8]) -> Option<PublishRequestRef<'_>> {
     let mut request = PublishRequestRef::default();
     while !bytes.is_empty() {
         let (key, contents) = take_field(&mut bytes)?;
