@@ -26,20 +26,18 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Waker,
     time::SystemTime,
 };
 
 use parking_lot::RwLock;
 
-pub(crate) use self::{batch::Encoding, mailbox::Taken, topics::TopicHint};
+pub(crate) use self::{batch::Encoding, mailbox::Taken, publish::Run};
 use self::{
     budget::Budget,
     lane::LaneKey,
     mailbox::Mailbox,
-    parting::Parting,
-    registry::{Registry, Subscriber, Tally},
-    topics::{LiveTopic, TopicTable},
+    registry::{Registry, Subscriber},
+    topics::TopicTable,
     wakers::Wakers,
 };
 pub use self::{
@@ -49,10 +47,7 @@ pub use self::{
     publish::{PublishError, Receipt},
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
 };
-use crate::{
-    message::{Epoch, Message, MessageRef, Sequence, Tag},
-    topic::Topic,
-};
+use crate::message::{Message, Sequence, Tag};
 
 /// A topic-based publish/subscribe broker in memory. Clones are handles to the same broker.
 #[derive(Clone, Debug)]
@@ -153,43 +148,12 @@ impl Broker {
         message: Message,
         published_at: SystemTime,
     ) -> Result<Receipt, PublishError> {
-        self.publish_next(
-            &message.as_message_ref(),
-            published_at,
-            &mut TopicHint::default(),
-        )
+        self.run().publish(&message.as_message_ref(), published_at)
     }
 
-    /// [`publish`](Self::publish) for one who publishes to the same topic again and again, and lends the
-    /// message.
-    pub(crate) fn publish_next(
-        &self,
-        message: &MessageRef<'_>,
-        published_at: SystemTime,
-        hint: &mut TopicHint,
-    ) -> Result<Receipt, PublishError> {
-        let shared = &*self.shared;
-        shared.limits.admit(message)?;
-        shared.published.fetch_add(1, Ordering::Relaxed);
-        let payload_bytes = message.payload.len() as u64;
-        shared
-            .published_bytes
-            .fetch_add(payload_bytes, Ordering::Relaxed);
-
-        let (epoch, sequence, tally) = shared.fan_out(message, published_at, hint);
-        if tally.matched == 0 {
-            shared.unmatched.fetch_add(1, Ordering::Relaxed);
-        }
-        tally.wakers.into_iter().for_each(Waker::wake);
-        Ok(Receipt {
-            chosen_id: message.id.cloned(),
-            epoch,
-            sequence,
-            matched: tally.matched,
-            delivered: tally.delivered,
-            dropped: tally.matched - tally.delivered,
-            displaced: tally.displaced,
-        })
+    /// The way to publish one message after the other without owning them.
+    pub(crate) fn run(&self) -> Run<'_> {
+        Run::new(&self.shared)
     }
 
     /// Delivers each message published from now on whose topic matches the filter.
@@ -306,52 +270,6 @@ impl Shared {
                 self.topics.unpin(&topic);
                 Err(error)
             }
-        }
-    }
-
-    /// Gives the message its place and pushes it to every matching mailbox, under the topic's lock:
-    /// two publishers to one topic must reach every mailbox in the same order.
-    fn fan_out(
-        &self,
-        message: &MessageRef<'_>,
-        published_at: SystemTime,
-        hint: &mut TopicHint,
-    ) -> (Epoch, Sequence, Tally) {
-        let topic = message.topic;
-        loop {
-            let found = match self.topics.find_by(hint, topic) {
-                Some(found) => found,
-                None if self.registry.read().matches(topic) => self.topics.find_or_create(topic),
-                // Nobody reads it and nothing is kept: this message is a life of its own.
-                None => {
-                    let epoch = self.topics.mint_epoch();
-                    return (epoch, Sequence(1), Tally::default());
-                }
-            };
-            let Some(mut live) = found.state.lock() else {
-                *hint = TopicHint::default();
-                continue;
-            };
-            self.refresh_route(topic, &mut live);
-            let epoch = found.state.epoch;
-            let sequence = live.next_sequence();
-            let tally = if live.route.is_empty() {
-                Tally::default()
-            } else {
-                let parting = Parting::new(*message, epoch, sequence, published_at);
-                live.route.deliver(parting)
-            };
-            drop(live);
-            if found.aging && tally.matched > 0 {
-                self.topics.touch(topic);
-            }
-            return (epoch, sequence, tally);
-        }
-    }
-
-    fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
-        if live.route.version != self.version.load(Ordering::Acquire) {
-            live.route = Arc::new(self.registry.read().route(topic));
         }
     }
 

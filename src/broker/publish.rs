@@ -1,9 +1,20 @@
-//! What a publisher is told: its message's fate, or why it was not admitted.
+//! Publishing: from a message to its place in its topic, to every mailbox it is for, and to what the
+//! publisher is told.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering, task::Waker, time::SystemTime};
 
-use super::Limits;
-use crate::message::{Epoch, MessageId, MessageRef, Sequence, message_id};
+use parking_lot::MutexGuard;
+
+use super::{
+    Limits, Shared,
+    parting::Parting,
+    registry::Tally,
+    topics::{LiveTopic, TopicHint, TopicState},
+};
+use crate::{
+    message::{Epoch, MessageId, MessageRef, Sequence, message_id},
+    topic::Topic,
+};
 
 /// Why a message was not published. The caller must change it; a retry does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +69,124 @@ impl Receipt {
     #[must_use]
     pub fn id(&self) -> Cow<'_, str> {
         message_id(self.chosen_id.as_ref(), self.epoch, self.sequence)
+    }
+}
+
+/// The messages of one publisher, one after the other: most go where the one before went, and together
+/// they are added to the broker's figures, when the run is [counted](Run::count) or dropped.
+#[derive(Debug)]
+pub(crate) struct Run<'b> {
+    shared: &'b Shared,
+    hint: TopicHint,
+    published: u64,
+    published_bytes: u64,
+    unmatched: u64,
+}
+
+impl<'b> Run<'b> {
+    pub(super) fn new(shared: &'b Shared) -> Self {
+        Self {
+            shared,
+            hint: TopicHint::default(),
+            published: 0,
+            published_bytes: 0,
+            unmatched: 0,
+        }
+    }
+
+    /// See [`Broker::publish`](super::Broker::publish).
+    pub(crate) fn publish(
+        &mut self,
+        message: &MessageRef<'_>,
+        published_at: SystemTime,
+    ) -> Result<Receipt, PublishError> {
+        self.shared.limits.admit(message)?;
+        let (epoch, sequence, tally) = self.shared.fan_out(message, published_at, &mut self.hint);
+        self.published += 1;
+        self.published_bytes += message.payload.len() as u64;
+        self.unmatched += u64::from(tally.matched == 0);
+        tally.wakers.into_iter().for_each(Waker::wake);
+        Ok(Receipt {
+            chosen_id: message.id.cloned(),
+            epoch,
+            sequence,
+            matched: tally.matched,
+            delivered: tally.delivered,
+            dropped: tally.matched - tally.delivered,
+            displaced: tally.displaced,
+        })
+    }
+
+    /// Adds what was published to the broker's figures.
+    pub(crate) fn count(&mut self) {
+        let figures = [
+            (&self.shared.published, &mut self.published),
+            (&self.shared.published_bytes, &mut self.published_bytes),
+            (&self.shared.unmatched, &mut self.unmatched),
+        ];
+        for (sum, more) in figures {
+            sum.fetch_add(std::mem::take(more), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.count();
+    }
+}
+
+impl Shared {
+    /// Gives the message its place and pushes it to every matching mailbox, under the topic's lock:
+    /// two publishers to one topic must reach every mailbox in the same order.
+    fn fan_out(
+        &self,
+        message: &MessageRef<'_>,
+        published_at: SystemTime,
+        hint: &mut TopicHint,
+    ) -> (Epoch, Sequence, Tally) {
+        let topic = message.topic;
+        let publish = |state: &TopicState, mut live: MutexGuard<'_, LiveTopic>| {
+            self.refresh_route(topic, &mut live);
+            let (epoch, sequence) = (state.epoch, live.next_sequence());
+            let tally = if live.route.is_empty() {
+                Tally::default()
+            } else {
+                let parting = Parting::new(*message, epoch, sequence, published_at);
+                live.route.deliver(parting)
+            };
+            (epoch, sequence, tally)
+        };
+        if let Some(state) = self.topics.recall(hint, topic)
+            && let Some(live) = state.lock()
+        {
+            return publish(state, live);
+        }
+        loop {
+            let found = match self.topics.find_by(hint, topic) {
+                Some(found) => found,
+                None if self.registry.read().matches(topic) => self.topics.find_or_create(topic),
+                // Nobody reads it and nothing is kept: this message is a life of its own.
+                None => {
+                    let epoch = self.topics.mint_epoch();
+                    return (epoch, Sequence(1), Tally::default());
+                }
+            };
+            let Some(live) = found.state.lock() else {
+                continue;
+            };
+            let published = publish(&found.state, live);
+            if found.aging && published.2.matched > 0 {
+                self.topics.touch(topic);
+            }
+            return published;
+        }
+    }
+
+    fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
+        if live.route.version != self.version.load(Ordering::Acquire) {
+            live.route = Arc::new(self.registry.read().route(topic));
+        }
     }
 }
 

@@ -107,14 +107,6 @@ struct Hint {
     rotations: u64,
 }
 
-impl TopicHint {
-    fn find(&self, topic: &Topic, rotations: u64) -> Option<&Arc<TopicState>> {
-        let hint = self.0.as_ref()?;
-        let holds = hint.rotations == rotations && hint.topic.is_same(topic);
-        holds.then_some(&hint.state)
-    }
-}
-
 impl TopicTable {
     /// `idle_max` is [`IDLE_TOPICS_MIN`] at least.
     pub(crate) fn new(idle_max: usize, first_epoch: u64) -> Self {
@@ -136,26 +128,24 @@ impl TopicTable {
         self.shard(topic).find(topic)
     }
 
-    /// [`find`](Self::find), by the hint if it still holds; the hint is for this topic afterwards.
+    /// What the hint says, if it is for this topic and still holds. The state may have been retired.
+    pub(crate) fn recall<'h>(&self, hint: &'h TopicHint, topic: &Topic) -> Option<&'h TopicState> {
+        let hint = hint.0.as_ref()?;
+        let holds = hint.rotations == self.rotations.load(Ordering::Acquire);
+        (holds && hint.topic.is_same(topic)).then_some(&*hint.state)
+    }
+
+    /// [`find`](Self::find), which the hint remembers.
     pub(crate) fn find_by(&self, hint: &mut TopicHint, topic: &Topic) -> Option<Found> {
         // Read before the shard is looked at: what is found then is as new as this, or newer.
         let rotations = self.rotations.load(Ordering::Acquire);
-        if let Some(state) = hint.find(topic, rotations) {
-            let state = Arc::clone(state);
-            return Some(Found {
-                state,
-                aging: false,
-            });
-        }
         let found = self.find(topic);
-        hint.0 = found
-            .as_ref()
-            .filter(|found| !found.aging)
-            .map(|found| Hint {
-                topic: topic.clone(),
-                state: Arc::clone(&found.state),
-                rotations,
-            });
+        let lasting = found.as_ref().filter(|found| !found.aging);
+        hint.0 = lasting.map(|found| Hint {
+            topic: topic.clone(),
+            state: Arc::clone(&found.state),
+            rotations,
+        });
         found
     }
 

@@ -13,10 +13,7 @@ use super::{
     share::ConnectionShare,
     status::Refusal,
 };
-use crate::{
-    broker::TopicHint,
-    wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request},
-};
+use crate::wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request};
 
 pub(super) async fn publish(
     service: &PubSub,
@@ -32,8 +29,7 @@ pub(super) async fn publish(
         let topic = next_topic(request.topic, &mut topic)?;
         let publish = Publish::try_from(request)?;
         let (message, now) = (publish.to_topic(topic), SystemTime::now());
-        let mut hint = TopicHint::default();
-        Ok::<_, Refusal>(service.broker.publish_next(&message, now, &mut hint)?)
+        Ok::<_, Refusal>(service.broker.run().publish(&message, now)?)
     });
     let receipt = published.map_err(CallError::Malformed)??;
     let elapsed = started.elapsed().as_secs_f64();

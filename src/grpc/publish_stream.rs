@@ -32,7 +32,7 @@ use super::{
     status::{Refusal, StreamEnd},
 };
 use crate::{
-    broker::{Receipt, TopicHint},
+    broker::{Receipt, Run},
     topic::Topic,
     wire::{
         Publish,
@@ -95,7 +95,7 @@ async fn read(
         skipping: 0,
         position: 0,
         last_topic: None,
-        hint: TopicHint::default(),
+        run: service.broker.run(),
     };
     loop {
         let frame = tokio::select! {
@@ -146,7 +146,7 @@ struct Publisher<'s> {
     /// Of the message answered last.
     position: u64,
     last_topic: Option<Topic>,
-    hint: TopicHint,
+    run: Run<'s>,
 }
 
 impl Publisher<'_> {
@@ -163,6 +163,7 @@ impl Publisher<'_> {
         } else {
             self.take_more(&data, now, &mut published)
         };
+        self.run.count();
         let messages = published.position;
         let work = messages + published.matched;
         published.position = self.position;
@@ -228,16 +229,13 @@ impl Publisher<'_> {
 
     fn publish(&mut self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
         let Self {
-            service,
-            last_topic,
-            hint,
-            ..
+            last_topic, run, ..
         } = self;
         let published = with_publish_request(message, |request| {
             let topic = next_topic(request.topic, last_topic)?;
             let publish = Publish::try_from(request)?;
             let message = publish.to_topic(topic);
-            Ok::<_, Refusal>(service.broker.publish_next(&message, now, hint)?)
+            Ok::<_, Refusal>(run.publish(&message, now)?)
         });
         published.map_err(CallError::Malformed)?
     }

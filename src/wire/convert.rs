@@ -74,12 +74,15 @@ impl<'r> TryFrom<PublishRequestRef<'r>> for Publish<'r> {
         if !request.text.is_empty() && !request.payload.is_empty() {
             return Err(InvalidField::new("text", "both payload and text are set"));
         }
-        let attributes = request.attributes.into_iter().map(|(name, value)| {
+        let named = request.attributes.into_iter().map(|(name, value)| {
             let name = parse::<AttributeName>("attributes", name)?;
             Ok((name, value.to_owned()))
         });
         Ok(Self {
-            attributes: attributes.collect::<Result<_, InvalidField>>()?,
+            attributes: match named.len() {
+                0 => Attributes::default(),
+                _ => named.collect::<Result<_, InvalidField>>()?,
+            },
             tag: parse_optional("tag", request.tag)?,
             key: parse_optional("key", request.key)?,
             id: parse_optional("id", request.id)?,

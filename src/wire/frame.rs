@@ -5,11 +5,10 @@
 //! never encoded, only appended, and what differs between subscribers (`missed`) goes before it: the
 //! fields of a protobuf message may come in any order. A frame is gRPC's 5-byte prefix (flag 0, length in 4 bytes big-endian) and the message.
 
-use std::time::SystemTime;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
+use super::head::Head;
 use crate::{
     broker::Encoding,
     message::{Delivery, DeliveryRef},
@@ -85,15 +84,17 @@ impl Form {
 /// Appends a message's whole frame.
 fn put_frame(out: &mut BytesMut, delivery: DeliveryRef<'_>, form: Form) {
     let payload = &*delivery.message.payload;
-    // The length is known once the fields are written, so the prefix is filled in last.
     let start = out.len();
     out.reserve(PREFIX_BYTES + ENVELOPE_BYTES_USUAL + payload.len());
+    // The length is known once the fields are written, so the prefix is filled in last.
     out.put_bytes(0, PREFIX_BYTES);
     if form != Form::PayloadOnly {
         put_envelope(out, delivery);
     }
     if !payload.is_empty() {
-        put_length(out, form.payload_field(payload), payload.len());
+        let mut head = Head::new();
+        head.put_length(form.payload_field(payload), payload.len());
+        out.put_slice(head.as_bytes());
         out.put_slice(payload);
     }
     let bytes = out.len() - start - PREFIX_BYTES;
@@ -180,11 +181,17 @@ fn envelope(delivery: &Delivery) -> Bytes {
 fn put_envelope(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
     let message = &delivery.message;
     put_text(out, field::TOPIC, message.topic.as_str());
-    put_varint(out, field::SEQUENCE, delivery.sequence.0);
-    encode_key(field::EPOCH, WireType::SixtyFourBit, out);
-    out.put_u64_le(delivery.epoch.0);
-    put_id(out, delivery);
-    put_time(out, delivery.published_at);
+    let mut head = Head::new();
+    head.put_varint(field::SEQUENCE, delivery.sequence.0);
+    head.put_fixed64(field::EPOCH, delivery.epoch.0);
+    if message.id.is_none() {
+        head.put_place(field::ID, delivery.epoch.0, delivery.sequence.0);
+    }
+    head.put_time(field::PUBLISH_TIME, delivery.published_at);
+    out.put_slice(head.as_bytes());
+    if let Some(id) = message.id {
+        put_text(out, field::ID, id.as_str());
+    }
     for (name, value) in message.attributes.iter() {
         put_attribute(out, field::ATTRIBUTES, name, value);
     }
@@ -194,38 +201,6 @@ fn put_envelope(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
     if let Some(key) = message.key {
         put_text(out, field::KEY, key.as_str());
     }
-}
-
-/// The publisher's id, or one made of the place, digit by digit: formatting it first would cost more
-/// than all other fields together.
-fn put_id(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
-    if let Some(id) = delivery.message.id {
-        return put_text(out, field::ID, id.as_str());
-    }
-    let (epoch, sequence) = (delivery.epoch.0, delivery.sequence.0);
-    put_length(out, field::ID, hex_digits(epoch) + 1 + hex_digits(sequence));
-    put_hex(out, epoch);
-    out.put_u8(b'-');
-    put_hex(out, sequence);
-}
-
-fn hex_digits(value: u64) -> usize {
-    (value.max(1).ilog2() / 4 + 1) as usize
-}
-
-fn put_hex(out: &mut BytesMut, value: u64) {
-    let mut text = [0; 16];
-    let digits = hex_digits(value);
-    for (at, digit) in text[..digits].iter_mut().enumerate() {
-        let shift = 4 * (digits - 1 - at);
-        *digit = b"0123456789abcdef"[(value >> shift) as usize & 0xf];
-    }
-    out.put_slice(&text[..digits]);
-}
-
-fn put_time(out: &mut BytesMut, at: SystemTime) {
-    let time = prost_types::Timestamp::from(at);
-    prost::encoding::message::encode(field::PUBLISH_TIME, &time, out);
 }
 
 /// A map entry is a message with the key as field 1 and the value as field 2.

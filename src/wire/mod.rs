@@ -6,6 +6,7 @@
 
 mod convert;
 pub(crate) mod frame;
+mod head;
 pub(crate) mod request;
 
 pub use self::convert::{InvalidField, Subscribe};
