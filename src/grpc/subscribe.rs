@@ -25,7 +25,7 @@ use super::{
     PubSub,
     call::{CONTENT_TYPE_GRPC, read_request},
     deadline::Deadline,
-    lifeline,
+    lifeline::Lifeline,
     share::{ConnectionShare, Slot},
     status::{Refusal, deadline_trailers, ended_trailers},
 };
@@ -52,9 +52,9 @@ pub(super) async fn subscribe(
     share: &ConnectionShare,
     request: Request,
     form: Form,
-) -> Result<Response<Body>, Refusal> {
-    let stream = open_stream(service, share, request, form).await?;
-    Ok(stream.into_response())
+) -> Result<(Response<Body>, Option<Lifeline>), Refusal> {
+    let (stream, lifeline) = open_stream(service, share, request, form).await?;
+    Ok((stream.into_response(), lifeline))
 }
 
 async fn open_stream(
@@ -62,7 +62,7 @@ async fn open_stream(
     share: &ConnectionShare,
     request: Request,
     form: Form,
-) -> Result<DeliveryStream, Refusal> {
+) -> Result<(DeliveryStream, Option<Lifeline>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let request: SubscribeRequest =
         read_request(request.into_body(), deadline, &service.receiving, share).await?;
@@ -82,14 +82,13 @@ async fn open_stream(
             max: share.subscriptions_max(),
         })?;
     let mut subscription = service.broker.subscribe(request.options)?;
-    if let Some(end) = subscription.watch_end() {
-        lifeline::watch(end, deadline.at());
-    }
+    let end = subscription.watch_end();
+    let lifeline = end.map(|end| Lifeline::new(end, deadline.at()));
     let form = match form {
         Form::Full if request.text => Form::Text,
         form => form,
     };
-    Ok(DeliveryStream {
+    let stream = DeliveryStream {
         // The reference's clients know no heartbeat.
         heartbeat: (form != Form::PayloadOnly)
             .then_some(request.heartbeat_interval)
@@ -103,7 +102,8 @@ async fn open_stream(
         batch: Vec::new(),
         chunks: VecDeque::new(),
         _slot: slot,
-    })
+    };
+    Ok((stream, lifeline))
 }
 
 /// The response body of a subscription.

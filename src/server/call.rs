@@ -1,15 +1,17 @@
 //! One call: a request on a stream of its own, and the answer to it.
 //!
 //! Our own methods are called directly; everything else goes through the router. A panic ends a call
-//! and nothing else.
+//! and nothing else. A stream may last for days: what was needed to answer is gone by then.
 //! Invariant: what a call has taken from its response body and flow control does not let out is one
 //! chunk.
 
 use std::{
-    panic::AssertUnwindSafe,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -22,15 +24,71 @@ use tower::ServiceExt;
 
 use super::connection::Context;
 use crate::{
-    grpc::{self, ConnectionShare, lifeline},
+    grpc::{self, ConnectionShare, Lifeline},
     metrics::Metrics,
 };
 
+/// A call in progress.
+pub(super) struct Call {
+    stage: Stage,
+    _open: OpenStream,
+}
+
+/// Answering takes much more memory than sending what an answer goes on to say: it ends when that
+/// begins.
+enum Stage {
+    Answering(Pin<Box<dyn Future<Output = Option<Sending>> + Send>>),
+    Sending(Box<Sending>),
+}
+
+impl Call {
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        context: &Arc<Context>,
+        share: &ConnectionShare,
+    ) -> Self {
+        let answering = begin_answer(request, respond, Arc::clone(context), share.clone());
+        Self {
+            stage: Stage::Answering(Box::pin(answering)),
+            _open: OpenStream::new(&context.metrics),
+        }
+    }
+}
+
+impl Future for Call {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // The hook has logged a panic. An answer that has begun cannot be taken back; it is reset.
+        catch_unwind(AssertUnwindSafe(|| self.stage.poll(cx))).unwrap_or(Poll::Ready(()))
+    }
+}
+
+impl Stage {
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match self {
+            Self::Answering(answering) => {
+                let Some(mut sending) = ready!(answering.as_mut().poll(cx)) else {
+                    return Poll::Ready(());
+                };
+                // Most answers leave at once, and never live on the heap.
+                let sent = Pin::new(&mut sending).poll(cx);
+                if sent.is_pending() {
+                    *self = Self::Sending(Box::new(sending));
+                }
+                sent
+            }
+            Self::Sending(sending) => Pin::new(sending).poll(cx),
+        }
+    }
+}
+
 /// Counts a stream as open until it is dropped.
-pub(super) struct OpenStream(Arc<Metrics>);
+struct OpenStream(Arc<Metrics>);
 
 impl OpenStream {
-    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+    fn new(metrics: &Arc<Metrics>) -> Self {
         metrics.streams.inc();
         Self(Arc::clone(metrics))
     }
@@ -42,53 +100,36 @@ impl Drop for OpenStream {
     }
 }
 
-/// One request and its answer. A panic ends this call alone.
-pub(super) async fn call(
+/// Answers, and sends the head. What is left to send is returned, unless reading had to go on
+/// meanwhile.
+async fn begin_answer(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     context: Arc<Context>,
     share: ConnectionShare,
-) {
-    let grace = context.config.stall_timeout;
-    let mut respond = Responder(Some(respond));
-    let answering = Box::pin(answer_and_send(request, &mut respond, &context, share));
-    let answering = AssertUnwindSafe(lifeline::drive(answering, grace)).catch_unwind();
-    if answering.await.is_err() {
-        // The hook has logged it. An answer that has begun cannot be taken back; it is reset.
-        let status = grpc::internal_error();
-        drop(respond.send(status).await);
-    }
-}
-
-async fn answer_and_send(
-    request: Request<RecvStream>,
-    respond: &mut Responder,
-    context: &Context,
-    share: ConnectionShare,
-) {
+) -> Option<Sending> {
     let request = request.map(|stream| Body::new(Received { stream }));
-    let grpc::Answer { response, reading } = answer(request, context, share).await;
-    let sending = respond.send(response);
-    let sent = match reading {
-        None => sending.await,
-        Some(reading) => {
-            let mut sending = Box::pin(sending);
-            tokio::select! {
-                // What has come is read before answers go out: these grow larger and fewer.
-                biased;
-                () = reading => {
-                    // A caller that takes no answers does not keep them for ever.
-                    let patience = context.config.stall_timeout;
-                    let sent = tokio::time::timeout(patience, sending).await;
-                    sent.unwrap_or_else(|_| Err(Reason::ENHANCE_YOUR_CALM.into()))
-                }
-                sent = &mut sending => sent,
+    let answering = AssertUnwindSafe(answer(request, &context, share)).catch_unwind();
+    // The hook has logged a panic.
+    let answered = answering.await;
+    let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
+    // A caller that takes no answers does not keep them for ever.
+    let patience = context.config.stall_timeout;
+    let mut sending = Sending::begin(respond, answer.response, answer.lifeline, patience)?;
+    let Some(reading) = answer.reading else {
+        return Some(sending);
+    };
+    tokio::select! {
+        // What has come is read before answers go out: these grow larger and fewer.
+        biased;
+        () = reading => {
+            if tokio::time::timeout(patience, &mut sending).await.is_err() {
+                tracing::debug!("the stream ended early: its caller takes no answers");
             }
         }
-    };
-    if let Err(error) = sent {
-        tracing::debug!(%error, "the stream ended early");
+        () = &mut sending => {}
     }
+    None
 }
 
 async fn answer(
@@ -135,38 +176,103 @@ impl http_body::Body for Received {
     }
 }
 
-/// The right to answer, which can be used once.
-struct Responder(Option<SendResponse<Bytes>>);
-
-impl Responder {
-    async fn send(&mut self, response: Response<Body>) -> Result<(), h2::Error> {
-        let Some(mut respond) = self.0.take() else {
-            return Ok(());
-        };
-        let (head, body) = response.into_parts();
-        let head = Response::from_parts(head, ());
-        if body.is_end_stream() {
-            respond.send_response(head, true)?;
-            return Ok(());
-        }
-        let mut outgoing = Outgoing {
-            stream: respond.send_response(head, false)?,
-            is_whole: false,
-        };
-        send_body(body, &mut outgoing.stream).await?;
-        outgoing.is_whole = true;
-        Ok(())
-    }
-}
-
-/// A response in progress. If it is dropped before its end, the peer is told to calm down: that is
+/// An answer on its way. If it is dropped before its end, the peer is told to calm down: that is
 /// RESOURCE_EXHAUSTED in gRPC's map of HTTP/2 errors, and stalling is what drops it.
-struct Outgoing {
+struct Sending {
     stream: SendStream<Bytes>,
+    body: Body,
+    /// What the body has said and flow control has not let out.
+    data: Bytes,
+    lifeline: Option<Lifeline>,
+    grace: Duration,
     is_whole: bool,
 }
 
-impl Drop for Outgoing {
+impl Sending {
+    /// Sends the head; `None` if that was all, or nobody wants it any more.
+    fn begin(
+        mut respond: SendResponse<Bytes>,
+        response: Response<Body>,
+        lifeline: Option<Lifeline>,
+        grace: Duration,
+    ) -> Option<Self> {
+        let (head, body) = response.into_parts();
+        let is_whole = body.is_end_stream();
+        match respond.send_response(Response::from_parts(head, ()), is_whole) {
+            Ok(stream) => (!is_whole).then(|| Self {
+                stream,
+                body,
+                data: Bytes::new(),
+                lifeline,
+                grace,
+                is_whole,
+            }),
+            Err(error) => {
+                log_early_end(&error);
+                None
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            ready!(self.poll_send_data(cx))?;
+            if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
+                return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(self.stream.send_data(Bytes::new(), true));
+            };
+            match frame.expect("our bodies do not fail").into_data() {
+                Ok(data) => self.data = data,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+                    return Poll::Ready(self.stream.send_trailers(trailers));
+                }
+            }
+        }
+    }
+
+    /// Sends as flow control lets it out.
+    fn poll_send_data(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
+        while !self.data.is_empty() {
+            self.stream.reserve_capacity(self.data.len());
+            while self.stream.capacity() == 0 {
+                let granted = ready!(self.stream.poll_capacity(cx));
+                granted.transpose()?.ok_or(Reason::CANCEL)?;
+            }
+            let bytes = self.stream.capacity().min(self.data.len());
+            let part = self.data.split_to(bytes);
+            self.stream.send_data(part, false)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Future for Sending {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let sent = match this.poll_send(cx) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => {
+                let Some(lifeline) = &mut this.lifeline else {
+                    return Poll::Pending;
+                };
+                ready!(lifeline.poll_over(cx, this.grace));
+                Err(Reason::ENHANCE_YOUR_CALM.into())
+            }
+        };
+        match sent {
+            Ok(()) => this.is_whole = true,
+            Err(error) => log_early_end(&error),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Sending {
     fn drop(&mut self) {
         if !self.is_whole {
             self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
@@ -174,38 +280,6 @@ impl Drop for Outgoing {
     }
 }
 
-async fn send_body(mut body: Body, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
-    loop {
-        let frame = std::future::poll_fn(|cx| {
-            if let Poll::Ready(reset) = stream.poll_reset(cx) {
-                return Poll::Ready(Some(Err(reset.map_or_else(|error| error, h2::Error::from))));
-            }
-            let frame = std::task::ready!(Pin::new(&mut body).poll_frame(cx));
-            Poll::Ready(frame.map(|frame| Ok(frame.expect("our bodies do not fail"))))
-        });
-        let Some(frame) = frame.await.transpose()? else {
-            return stream.send_data(Bytes::new(), true);
-        };
-        match frame.into_data() {
-            Ok(data) => send_data(stream, data).await?,
-            Err(frame) => {
-                let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                return stream.send_trailers(trailers);
-            }
-        }
-    }
-}
-
-/// Sends as flow control lets it out.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        while stream.capacity() == 0 {
-            let granted = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
-            granted.transpose()?.ok_or(Reason::CANCEL)?;
-        }
-        let part = data.split_to(stream.capacity().min(data.len()));
-        stream.send_data(part, false)?;
-    }
-    Ok(())
+fn log_early_end(error: &h2::Error) {
+    tracing::debug!(%error, "the stream ended early");
 }

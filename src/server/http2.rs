@@ -14,11 +14,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-use super::{
-    call::{OpenStream, call},
-    config,
-    connection::Context,
-};
+use super::{call::Call, config, connection::Context};
 use crate::{grpc::ConnectionShare, metrics::Limit};
 
 /// Serves the connection to its end.
@@ -56,14 +52,7 @@ where
                 Some(accepted) => {
                     let (request, respond) = accepted?;
                     started += 1;
-                    let open = OpenStream::new(&context.metrics);
-                    let call = call(request, respond, Arc::clone(context), share.clone());
-                    let call = async move {
-                        call.await;
-                        drop(open);
-                    };
-                    // Boxed, since the set keeps one more of its kind for itself.
-                    calls.push(Box::pin(call));
+                    calls.push(Call::new(request, respond, context, &share));
                 }
                 None => return Ok(()),
             },
