@@ -4,35 +4,55 @@
 //! served before the socket is read again, so that batches grow under load and what one connection
 //! sends keeps its order.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use h2::{Ping, PingPong};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, Interval, MissedTickBehavior},
+    time::Instant,
 };
 
-use super::{call::Call, config, connection::Context};
+use super::{
+    call::Call,
+    config,
+    connection::{BoxFuture, Context},
+};
 use crate::{grpc::ConnectionShare, metrics::Limit};
 
-/// Serves the connection to its end.
-pub(super) async fn serve<S>(stream: S, context: &Arc<Context>)
+/// Greets the peer; returns what serves the connection to its end.
+pub(super) async fn open<S>(stream: S, context: &Arc<Context>) -> Result<BoxFuture<()>, h2::Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if let Err(error) = try_serve(stream, context).await {
-        tracing::debug!(%error, "the connection ended with an error");
-    }
+    let connection = builder(&context.config).handshake(stream).await?;
+    Ok(serve(connection, Arc::clone(context)))
 }
 
-async fn try_serve<S>(stream: S, context: &Arc<Context>) -> Result<(), h2::Error>
+/// Not an `async fn`, whose future would have room for the connection twice.
+fn serve<S>(
+    mut connection: h2::server::Connection<S, Bytes>,
+    context: Arc<Context>,
+) -> BoxFuture<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Box::pin(async move {
+        if let Err(error) = try_serve(&mut connection, &context).await {
+            tracing::debug!(%error, "the connection ended with an error");
+        }
+    })
+}
+
+async fn try_serve<S>(
+    connection: &mut h2::server::Connection<S, Bytes>,
+    context: &Arc<Context>,
+) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = &context.config;
-    let mut connection = builder(config).handshake::<_, Bytes>(stream).await?;
     let ping_pong = connection.ping_pong().expect("it is taken once");
     let share = ConnectionShare::new(config.subscriptions_per_connection_max);
     let mut calls = FuturesUnordered::new();
@@ -40,8 +60,9 @@ where
     let mut finishing = false;
 
     let mut alive = std::pin::pin!(keepalive(ping_pong, config));
-    let mut drain = std::pin::pin!(context.drain.cancelled());
-    let mut idle = idle_clock(config.idle_timeout);
+    // To finish at first, and then to let go.
+    let mut order = std::pin::pin!(context.drain.cancelled());
+    let mut idle = std::pin::pin!(tokio::time::sleep(config.idle_timeout));
     // How many calls had been started when the connection was seen without one.
     let mut idle_since = Some(0);
     loop {
@@ -61,11 +82,15 @@ where
                 tracing::debug!("the peer answers no ping");
                 return Ok(());
             }
-            () = &mut drain, if !finishing => {
+            () = &mut order => {
+                if context.close.is_cancelled() {
+                    return Ok(());
+                }
                 finishing = true;
                 connection.graceful_shutdown();
+                order.set(context.close.cancelled());
             }
-            _ = idle.tick(), if !finishing => {
+            () = &mut idle, if !finishing => {
                 let is_idle = calls.is_empty();
                 if is_idle && idle_since == Some(started) {
                     context.metrics.reject(Limit::Idle);
@@ -73,6 +98,7 @@ where
                     connection.graceful_shutdown();
                 }
                 idle_since = is_idle.then_some(started);
+                idle.as_mut().reset(Instant::now() + config.idle_timeout);
             }
         }
     }
@@ -102,11 +128,4 @@ async fn keepalive(mut ping_pong: PingPong, config: &config::ServerConfig) {
             return;
         }
     }
-}
-
-/// Ticks at which a connection without a stream, then and before, is told to finish.
-fn idle_clock(timeout: Duration) -> Interval {
-    let mut interval = tokio::time::interval_at(Instant::now() + timeout, timeout);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
