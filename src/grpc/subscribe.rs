@@ -132,6 +132,10 @@ impl IntoResponse for DeliveryStream {
                 headers.insert(metadata::HEAD_SEQUENCE, HeaderValue::from(start.head.0));
             }
         }
+        // Said once in a stream's life. Indexed, it would stay in the tables of both ends for as long
+        // as the connection lives.
+        let values = headers.values_mut();
+        values.for_each(|value| value.set_sensitive(true));
         let mut response = Response::new(Body::new(self));
         *response.headers_mut() = headers;
         response
