@@ -37,14 +37,19 @@ pub(super) struct Context {
     pub(super) close: CancellationToken,
 }
 
-/// Serves the connection to its end.
-pub(super) fn serve(stream: TcpStream, context: Arc<Context>) -> impl Future<Output = ()> {
+/// Serves the connection to its end, and keeps what it holds until then.
+pub(super) fn serve<H>(
+    stream: TcpStream,
+    context: Arc<Context>,
+    held: H,
+) -> impl Future<Output = ()> + use<H> {
     // A box each, since beginning takes more memory than going on, and a connection lasts for days.
     let opening = Box::pin(open(stream, context));
     async move {
         if let Some(serving) = opening.await {
             serving.await;
         }
+        drop(held);
     }
 }
 
