@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 use super::{
     batch::{Encoding, Tail},
     budget::Budget,
-    mailbox::{Mailbox, Room},
+    mailbox::Mailbox,
     parting::Parting,
+    queue::Room,
     registry::Tally,
 };
 use crate::{message::Tag, topic::TopicFilter};

@@ -6,18 +6,17 @@
 //! came; the count of misses and the end are told before the messages that still wait.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
     batch::Batch,
     budget::Budget,
     ledger::{Ledger, MissReason},
+    queue::{BatchLimit, MailboxSize, Queue, Room, Taken},
     wakers::{Wakers, replace_waker},
 };
 use crate::message::Delivery;
@@ -57,82 +56,6 @@ pub struct Ended {
     pub missed: u64,
 }
 
-/// How much one take may hand over. At least one message is always handed over.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimit {
-    /// In messages.
-    pub messages: usize,
-    /// In bytes, as [`Delivery::size`] counts them.
-    pub bytes: usize,
-}
-
-/// A mailbox's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MailboxSize {
-    /// In messages; at least 1.
-    pub messages: usize,
-    /// In bytes, as [`Delivery::size`] counts them.
-    pub bytes: usize,
-}
-
-impl MailboxSize {
-    /// One part of so many equal ones of a mailbox's room, and never nothing.
-    pub(crate) fn share(self, parts: usize) -> Room {
-        Room {
-            messages: self.messages.div_ceil(parts),
-            bytes: self.bytes.div_ceil(parts),
-        }
-    }
-}
-
-/// What fits into a mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
-impl Room {
-    pub(crate) const NONE: Self = Self {
-        messages: 0,
-        bytes: 0,
-    };
-    pub(crate) const UNBOUNDED: Self = Self {
-        messages: usize::MAX,
-        bytes: usize::MAX,
-    };
-
-    pub(crate) fn covers(self, other: Self) -> bool {
-        self.messages >= other.messages && self.bytes >= other.bytes
-    }
-
-    pub(crate) fn min(self, other: Self) -> Self {
-        Self {
-            messages: self.messages.min(other.messages),
-            bytes: self.bytes.min(other.bytes),
-        }
-    }
-}
-
-/// What waits in a mailbox, at least one message.
-#[derive(Clone, Debug)]
-enum Parcel {
-    One(Arc<Delivery>),
-    /// The messages of a batch from this one on.
-    Rest(Arc<Batch>, usize),
-}
-
-/// What a reader takes.
-#[derive(Clone, Debug)]
-pub(crate) enum Taken {
-    /// So many messages were lost before what follows.
-    Missed(u64),
-    /// A message that is still to be encoded.
-    Delivery(Arc<Delivery>),
-    /// Messages in the encoding that the subscriber asked for.
-    Frames(Bytes),
-}
-
 /// What became of one push.
 #[derive(Debug)]
 pub(crate) struct Push {
@@ -160,10 +83,7 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Parcel>,
-    /// Messages in the queue.
-    messages: usize,
-    bytes: usize,
+    queue: Queue,
     /// What the reader took and has not passed on; no longer in the mailbox, but still in memory.
     in_hand_bytes: usize,
     ledger: Ledger,
@@ -253,8 +173,8 @@ impl Mailbox {
             OverflowPolicy::DropOldest => {
                 let mut displaced = 0;
                 // Where others hold the whole budget, giving up everything would not help.
-                while self.budget.would_fit(delivery.size(), state.bytes)
-                    && let Some(oldest) = state.pop_oldest()
+                while self.budget.would_fit(delivery.size(), state.queue.bytes())
+                    && let Some(oldest) = state.queue.pop_oldest()
                 {
                     self.budget.release(oldest);
                     state.miss(MissReason::DropOldest, 1);
@@ -267,7 +187,7 @@ impl Mailbox {
                 (Outcome::Dropped, displaced)
             }
             OverflowPolicy::Disconnect => {
-                let displaced = state.messages as u64;
+                let displaced = state.queue.messages() as u64;
                 state.miss(MissReason::Disconnect, 1);
                 self.abandon(state, EndReason::Overflow, MissReason::Disconnect);
                 (Outcome::Dropped, displaced)
@@ -309,9 +229,12 @@ impl Mailbox {
         while left.messages > 0 {
             // At least one message is taken, however large.
             let is_first = state.in_hand_bytes == 0;
-            let Some(taken) = state.take(left, is_first, &mut into) else {
+            let Some(taken) = state.queue.take(left, is_first, &mut into) else {
                 break;
             };
+            state.in_hand_bytes += taken.bytes;
+            state.ledger.delivered += taken.messages as u64;
+            state.ledger.delivered_bytes += taken.payload_bytes as u64;
             left.messages -= taken.messages;
             left.bytes = left.bytes.saturating_sub(taken.bytes);
         }
@@ -329,17 +252,11 @@ impl Mailbox {
     pub(crate) fn accept(&self, batch: Option<&Arc<Batch>>) -> Option<Room> {
         let mut state = self.state.lock();
         if let Some(batch) = batch {
-            let sums = batch.sums(0..batch.len());
             debug_assert!(state.end.is_none(), "the lane lets go of those that end");
-            state.ledger.matched += sums.messages as u64;
-            state.messages += sums.messages;
-            state.bytes += sums.size;
-            state.queue.push_back(Parcel::Rest(Arc::clone(batch), 0));
+            state.ledger.matched += batch.len() as u64;
+            state.queue.push_batch(batch);
         }
-        state.end.is_none().then(|| Room {
-            messages: self.size.messages - state.messages,
-            bytes: self.size.bytes - state.bytes,
-        })
+        state.end.is_none().then(|| state.queue.room(self.size))
     }
 
     /// What was taken has been passed on, or given up: it no longer counts.
@@ -386,9 +303,9 @@ impl Mailbox {
             None => {}
         }
         let waiting = !state.queue.is_empty() || state.in_hand_bytes > 0;
-        if !waiting && !state.progressed && state.queue.capacity() > 0 {
+        if !waiting && !state.progressed {
             // A burst's buffer does not outlive the burst by more than a tick.
-            state.queue.shrink_to_fit();
+            state.queue.shrink();
         }
         if !waiting || state.progressed {
             state.progressed = false;
@@ -409,15 +326,17 @@ impl Mailbox {
 
     fn buffer(&self, state: &mut State, delivery: &Arc<Delivery>) -> Result<(), Full> {
         let size = delivery.size();
-        if state.messages >= self.size.messages || state.bytes + size > self.size.bytes {
+        let fits = Room {
+            messages: 1,
+            bytes: size,
+        };
+        if !state.queue.room(self.size).covers(fits) {
             return Err(Full::Mailbox);
         }
         if !self.budget.reserve(size) {
             return Err(Full::Budget);
         }
-        state.bytes += size;
-        state.messages += 1;
-        state.queue.push_back(Parcel::One(Arc::clone(delivery)));
+        state.queue.push(delivery);
         Ok(())
     }
 
@@ -428,10 +347,9 @@ impl Mailbox {
 
     /// Ends the mailbox and counts what it held as missed.
     fn abandon(&self, state: &mut State, end: EndReason, reason: MissReason) {
-        state.queue = VecDeque::new();
-        self.budget.release(std::mem::take(&mut state.bytes));
-        let abandoned = std::mem::take(&mut state.messages);
-        state.miss(reason, abandoned as u64);
+        let abandoned = std::mem::take(&mut state.queue);
+        self.budget.release(abandoned.bytes());
+        state.miss(reason, abandoned.messages() as u64);
         state.end = Some(end);
     }
 }
@@ -444,64 +362,6 @@ enum Full {
 }
 
 impl State {
-    /// Hands over what is in front, or of a batch as much as there is `left` for; says how much that
-    /// was. `None` if there is nothing, or none of it fits and it is not the first.
-    fn take(&mut self, left: Room, is_first: bool, into: &mut impl FnMut(Taken)) -> Option<Room> {
-        let (messages, size, payload_bytes, is_done) = match self.queue.front_mut()? {
-            Parcel::One(delivery) => {
-                let size = delivery.size();
-                if !is_first && size > left.bytes {
-                    return None;
-                }
-                into(Taken::Delivery(Arc::clone(delivery)));
-                (1, size, delivery.message.payload.len(), true)
-            }
-            Parcel::Rest(batch, from) => {
-                let least = *from + usize::from(is_first);
-                let most = from.saturating_add(left.messages);
-                let end = batch.fitting(*from, left.bytes).min(most).max(least);
-                if end == *from {
-                    return None;
-                }
-                let sums = batch.sums(*from..end);
-                into(Taken::Frames(batch.frames(*from..end)));
-                *from = end;
-                let is_done = end == batch.len();
-                (sums.messages, sums.size, sums.payload_bytes, is_done)
-            }
-        };
-        if is_done {
-            self.queue.pop_front();
-        }
-        self.messages -= messages;
-        self.bytes -= size;
-        self.in_hand_bytes += size;
-        self.ledger.delivered += messages as u64;
-        self.ledger.delivered_bytes += payload_bytes as u64;
-        Some(Room {
-            messages,
-            bytes: size,
-        })
-    }
-
-    /// Drops the oldest message; says what it counted for.
-    fn pop_oldest(&mut self) -> Option<usize> {
-        let (size, is_last) = match self.queue.front_mut()? {
-            Parcel::One(delivery) => (delivery.size(), true),
-            Parcel::Rest(batch, from) => {
-                let size = batch.sums(*from..*from + 1).size;
-                *from += 1;
-                (size, *from == batch.len())
-            }
-        };
-        if is_last {
-            self.queue.pop_front();
-        }
-        self.messages -= 1;
-        self.bytes -= size;
-        Some(size)
-    }
-
     fn miss(&mut self, reason: MissReason, count: u64) {
         self.ledger.miss(reason, count);
         self.untold += count;
@@ -513,7 +373,7 @@ impl State {
 
     fn ledger(&self) -> Ledger {
         Ledger {
-            buffered: self.messages as u64,
+            buffered: self.queue.messages() as u64,
             ..self.ledger
         }
     }
@@ -846,8 +706,8 @@ mod tests {
                 prop_assert_eq!(ledger.matched, matched);
                 let state = mailbox.state.lock();
                 prop_assert_eq!(ledger.missed_total(), told + state.untold);
-                prop_assert!(state.messages <= capacity && state.bytes <= 20_000);
-                prop_assert_eq!(budget.used(), state.bytes + state.in_hand_bytes);
+                prop_assert!(state.queue.messages() <= capacity && state.queue.bytes() <= 20_000);
+                prop_assert_eq!(budget.used(), state.queue.bytes() + state.in_hand_bytes);
             }
             prop_assert!(mailbox.close().0.balances());
             mailbox.pass_on();

@@ -15,6 +15,7 @@ mod limits;
 mod mailbox;
 mod parting;
 mod publish;
+mod queue;
 mod registry;
 mod subscription;
 mod topics;
@@ -31,7 +32,7 @@ use std::{
 
 use parking_lot::RwLock;
 
-pub(crate) use self::{batch::Encoding, mailbox::Taken, publish::Run};
+pub(crate) use self::{batch::Encoding, publish::Run, queue::Taken};
 use self::{
     budget::Budget,
     lane::LaneKey,
@@ -43,8 +44,9 @@ use self::{
 pub use self::{
     ledger::{Ledger, MissReason},
     limits::*,
-    mailbox::{BatchLimit, EndReason, Ended, MailboxSize, OverflowPolicy},
+    mailbox::{EndReason, Ended, OverflowPolicy},
     publish::{PublishError, Receipt},
+    queue::{BatchLimit, MailboxSize},
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
 };
 use crate::message::{Message, Sequence, Tag};

@@ -20,8 +20,9 @@ use super::{
     budget::Budget,
     lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
-    mailbox::{BatchLimit, EndReason, Ended, Mailbox, Outcome, Push, Taken},
+    mailbox::{EndReason, Ended, Mailbox, Outcome, Push},
     parting::Parting,
+    queue::{BatchLimit, Taken},
     trie::FilterTrie,
     wakers::Wakers,
 };

@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     Shared,
-    mailbox::{BatchLimit, EndReason, Ended, MailboxSize, OverflowPolicy, Taken},
+    mailbox::{EndReason, Ended, OverflowPolicy},
+    queue::{BatchLimit, MailboxSize, Taken},
     registry::Subscriber,
 };
 use crate::{

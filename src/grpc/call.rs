@@ -6,10 +6,7 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -74,7 +71,7 @@ impl Receiving {
 /// The bytes of one message that has not arrived completely.
 pub(super) struct Received<'r> {
     receiving: &'r Receiving,
-    of_connection: Arc<AtomicUsize>,
+    share: ConnectionShare,
     buffer: BytesMut,
     /// How many of the bytes of all are these.
     counted: usize,
@@ -86,7 +83,7 @@ impl<'r> Received<'r> {
     pub(super) fn new(receiving: &'r Receiving, share: &ConnectionShare) -> Self {
         Self {
             receiving,
-            of_connection: Arc::clone(&share.receiving_bytes),
+            share: share.clone(),
             buffer: BytesMut::new(),
             counted: 0,
             overdue: None,
@@ -100,7 +97,7 @@ impl<'r> Received<'r> {
     pub(super) fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
         let counts = [
             (
-                &*self.of_connection,
+                self.share.receiving_bytes(),
                 self.receiving.bytes_per_connection_max(),
                 "on this connection",
             ),
@@ -147,7 +144,8 @@ impl<'r> Received<'r> {
 
     fn give_back(&self, bytes: usize) {
         self.receiving.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.of_connection.fetch_sub(bytes, Ordering::Relaxed);
+        let of_connection = self.share.receiving_bytes();
+        of_connection.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Resolves once a message that has begun should have arrived.
@@ -326,7 +324,7 @@ mod tests {
         let receiving = receiving();
         let share = ConnectionShare::new(1);
         let read = read_request(body, Deadline::default(), &receiving, &share).await;
-        assert_eq!(share.receiving_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(share.receiving_bytes().load(Ordering::Relaxed), 0);
         assert_eq!(receiving.bytes.into_inner(), 0, "all bytes are given back");
         read.map_err(|error| error.to_string())
     }
@@ -441,6 +439,6 @@ mod tests {
         received.put_back(buffer);
         assert!(received.buffer.capacity() < 100);
         assert_eq!(receiving.bytes.load(Ordering::Relaxed), 1);
-        assert_eq!(share.receiving_bytes.load(Ordering::Relaxed), 1);
+        assert_eq!(share.receiving_bytes().load(Ordering::Relaxed), 1);
     }
 }

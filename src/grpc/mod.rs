@@ -8,7 +8,7 @@ mod call;
 mod deadline;
 mod drain_body;
 mod health;
-pub(crate) mod lifeline;
+mod lifeline;
 mod publish;
 mod publish_stream;
 mod share;
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub(crate) use self::{
-    call::Receiving, health::Readiness, share::ConnectionShare, status::internal_error,
-    translate::answer_in_grpc,
+    call::Receiving, health::Readiness, lifeline::Lifeline, share::ConnectionShare,
+    status::internal_error, translate::answer_in_grpc,
 };
 use self::{
     drain_body::end_on_drain,
@@ -72,6 +72,8 @@ pub(crate) struct Answer<'s> {
     pub(crate) response: Response<Body>,
     /// Reads the request on; ends by itself.
     pub(crate) reading: Option<Pin<Box<dyn Future<Output = ()> + Send + 's>>>,
+    /// Says when to let go of the response.
+    pub(crate) lifeline: Option<Lifeline>,
 }
 
 impl From<Response<Body>> for Answer<'_> {
@@ -79,6 +81,7 @@ impl From<Response<Body>> for Answer<'_> {
         Self {
             response,
             reading: None,
+            lifeline: None,
         }
     }
 }
@@ -136,11 +139,16 @@ impl Method {
                 |(response, reading)| Answer {
                     response,
                     reading: Some(Box::pin(reading)),
+                    lifeline: None,
                 },
             ),
             Self::Subscribe(form) => Box::pin(subscribe::subscribe(service, share, request, form))
                 .await
-                .map(Answer::from),
+                .map(|(response, lifeline)| Answer {
+                    response,
+                    reading: None,
+                    lifeline,
+                }),
         };
         answered.unwrap_or_else(|refusal| {
             if let Some(limit) = refusal.limit() {

@@ -8,42 +8,51 @@ use std::sync::{
 /// A connection's share: the subscriptions that it may hold, and the bytes of its requests that have
 /// not arrived completely. The front door passes it along with each request.
 #[derive(Clone, Debug)]
-pub(crate) struct ConnectionShare {
-    used: Arc<AtomicUsize>,
-    max: usize,
-    pub(super) receiving_bytes: Arc<AtomicUsize>,
+pub(crate) struct ConnectionShare(Arc<Share>);
+
+#[derive(Debug)]
+struct Share {
+    subscriptions: AtomicUsize,
+    subscriptions_max: usize,
+    receiving_bytes: AtomicUsize,
 }
 
 /// One subscription's slot, free again when dropped.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<AtomicUsize>);
+pub(crate) struct Slot(ConnectionShare);
 
 impl ConnectionShare {
     pub(crate) fn new(subscriptions_max: usize) -> Self {
-        Self {
-            used: Arc::new(AtomicUsize::new(0)),
-            max: subscriptions_max,
-            receiving_bytes: Arc::new(AtomicUsize::new(0)),
-        }
+        Self(Arc::new(Share {
+            subscriptions: AtomicUsize::new(0),
+            subscriptions_max,
+            receiving_bytes: AtomicUsize::new(0),
+        }))
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {
-        self.max
+        self.0.subscriptions_max
+    }
+
+    /// The bytes of the connection's requests that have not arrived completely.
+    pub(super) fn receiving_bytes(&self) -> &AtomicUsize {
+        &self.0.receiving_bytes
     }
 
     /// One more subscription, if there is room.
     pub(crate) fn acquire(&self) -> Option<Slot> {
-        let take = |used| (used < self.max).then_some(used + 1);
-        self.used
+        let take = |used| (used < self.0.subscriptions_max).then_some(used + 1);
+        self.0
+            .subscriptions
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .ok()
-            .map(|_| Slot(Arc::clone(&self.used)))
+            .map(|_| Slot(self.clone()))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

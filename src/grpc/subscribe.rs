@@ -24,7 +24,7 @@ use super::{
     PubSub,
     call::{CONTENT_TYPE_GRPC, read_request},
     deadline::Deadline,
-    lifeline,
+    lifeline::Lifeline,
     share::{ConnectionShare, Slot},
     status::{Refusal, deadline_trailers, ended_trailers},
 };
@@ -53,9 +53,9 @@ pub(super) async fn subscribe(
     share: &ConnectionShare,
     request: Request,
     form: Form,
-) -> Result<Response<Body>, Refusal> {
-    let stream = open_stream(service, share, request, form).await?;
-    Ok(stream.into_response())
+) -> Result<(Response<Body>, Option<Lifeline>), Refusal> {
+    let (stream, lifeline) = open_stream(service, share, request, form).await?;
+    Ok((stream.into_response(), lifeline))
 }
 
 async fn open_stream(
@@ -63,7 +63,7 @@ async fn open_stream(
     share: &ConnectionShare,
     request: Request,
     form: Form,
-) -> Result<DeliveryStream, Refusal> {
+) -> Result<(DeliveryStream, Option<Lifeline>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let request: SubscribeRequest =
         read_request(request.into_body(), deadline, &service.receiving, share).await?;
@@ -89,10 +89,9 @@ async fn open_stream(
     let mut subscription = service
         .broker
         .subscribe_encoded(request.options, form.encoding())?;
-    if let Some(end) = subscription.watch_end() {
-        lifeline::watch(end, deadline.at());
-    }
-    Ok(DeliveryStream {
+    let end = subscription.watch_end();
+    let lifeline = end.map(|end| Lifeline::new(end, deadline.at()));
+    let stream = DeliveryStream {
         // The reference's clients know no heartbeat.
         heartbeat: (form != Form::PayloadOnly)
             .then_some(request.heartbeat_interval)
@@ -105,7 +104,8 @@ async fn open_stream(
         form,
         chunks: VecDeque::new(),
         _slot: slot,
-    })
+    };
+    Ok((stream, lifeline))
 }
 
 /// The response body of a subscription.
@@ -133,6 +133,10 @@ impl IntoResponse for DeliveryStream {
                 headers.insert(metadata::HEAD_SEQUENCE, HeaderValue::from(start.head.0));
             }
         }
+        // Said once in a stream's life. Indexed, it would stay in the tables of both ends for as long
+        // as the connection lives.
+        let values = headers.values_mut();
+        values.for_each(|value| value.set_sensitive(true));
         let mut response = Response::new(Body::new(self));
         *response.headers_mut() = headers;
         response

@@ -59,9 +59,8 @@ fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker, w
     context.metrics.connections_accepted.inc();
     context.metrics.connections.inc();
     let open = OpenConnection(Arc::clone(context));
-    let handed_over = workers.spawn(connections, stream, |stream| async move {
-        connection::serve(stream, Arc::clone(&open.0)).await;
-        drop(open);
+    let handed_over = workers.spawn(connections, stream, |stream, place| {
+        connection::serve(stream, Arc::clone(context), (open, place))
     });
     if let Err(error) = handed_over {
         tracing::warn!(%error, "cannot hand a connection over");

@@ -37,30 +37,48 @@ pub(super) struct Context {
     pub(super) close: CancellationToken,
 }
 
-pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
+/// Serves the connection to its end, and keeps what it holds until then.
+pub(super) fn serve<H>(
+    stream: TcpStream,
+    context: Arc<Context>,
+    held: H,
+) -> impl Future<Output = ()> + use<H> {
+    // A box each, since beginning takes more memory than going on, and a connection lasts for days.
+    let opening = Box::pin(open(stream, context));
+    async move {
+        if let Some(serving) = opening.await {
+            serving.await;
+        }
+        drop(held);
+    }
+}
+
+/// Finds out what the peer speaks; returns what serves it, if it speaks before the drain.
+async fn open(stream: TcpStream, context: Arc<Context>) -> Option<BoxFuture<()>> {
+    tokio::select! {
+        serving = greet(stream, &context) => serving,
+        // A connection that has not spoken has nothing to finish.
+        () = context.drain.cancelled() => None,
+    }
+}
+
+async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()>> {
     let config = &context.config;
     // A peer that takes nothing is given as long as one that answers nothing.
     let write_timeout = config
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
     let (stream, outgoing) = Outbox::new(stream, write_timeout);
-    let sniffed = tokio::select! {
-        sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)) => sniffed,
-        // A connection that has not spoken has nothing to finish.
-        () = context.drain.cancelled() => return,
-    };
+    let sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)).await;
     match sniffed {
         Ok(Ok(Some((Protocol::Http2, stream)))) => {
-            tokio::select! {
-                () = http2::serve(stream, &outgoing, &context) => {}
-                () = context.close.cancelled() => {}
+            match http2::open(stream, outgoing, context).await {
+                Ok(serving) => return Some(serving),
+                Err(error) => tracing::debug!(%error, "the connection broke as it opened"),
             }
         }
         Ok(Ok(Some((Protocol::Http1, stream)))) => {
-            tokio::select! {
-                () = serve_http1(stream, &context) => {}
-                () = context.close.cancelled() => {}
-            }
+            return Some(Box::pin(serve_http1(stream, Arc::clone(context))));
         }
         Ok(Ok(None)) => tracing::debug!("the peer left before it spoke"),
         Ok(Err(error)) => tracing::debug!(%error, "the connection broke before it spoke"),
@@ -69,20 +87,24 @@ pub(super) async fn serve(stream: TcpStream, context: Arc<Context>) {
             tracing::debug!("the peer said too little in the time for its first bytes");
         }
     }
+    None
 }
 
-async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, context: &Context) {
+async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, context: Arc<Context>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)
         .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
-        .serve_connection(TokioIo::new(stream), service_fn(requests(context)));
+        .serve_connection(TokioIo::new(stream), service_fn(requests(&context)));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = context.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = context.close.cancelled() => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -98,4 +120,4 @@ fn requests(
     move |request| Box::pin(router.clone().oneshot(request.map(Body::new)))
 }
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

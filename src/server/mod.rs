@@ -4,6 +4,7 @@
 //! [`ServerConfig`]. When [`Server::run`] returns, no connection and no stream is left.
 
 mod accept;
+mod call;
 mod config;
 mod connection;
 mod http2;

@@ -60,6 +60,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
         let bytes = self.prefix.len().min(buffer.remaining());
         buffer.put_slice(&self.prefix[..bytes]);
         self.prefix.advance(bytes);
+        if self.prefix.is_empty() {
+            // What is empty still keeps its memory.
+            self.prefix = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

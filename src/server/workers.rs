@@ -27,7 +27,7 @@ impl Workers {
         )
     }
 
-    /// Serves a connection on the runtime that has the fewest.
+    /// Serves a connection on the runtime that has the fewest, as long as it keeps its [`Place`].
     ///
     /// # Errors
     /// The socket cannot move to another runtime.
@@ -35,7 +35,7 @@ impl Workers {
         &self,
         tasks: &TaskTracker,
         stream: TcpStream,
-        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+        serve: impl FnOnce(TcpStream, Option<Place>) -> F,
     ) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -45,36 +45,30 @@ impl Workers {
             .iter()
             .min_by_key(|(_, count)| count.load(Ordering::Relaxed));
         let Some((handle, count)) = fewest else {
-            tasks.spawn(serve(stream));
+            tasks.spawn(serve(stream, None));
             return Ok(());
         };
         // A socket belongs to the runtime that it was made on.
-        let stream = stream.into_std()?;
-        let counted = Counted::new(count);
-        tasks.spawn_on(
-            async move {
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => serve(stream).await,
-                    Err(error) => tracing::warn!(%error, "cannot hand a connection over"),
-                }
-                drop(counted);
-            },
-            handle,
-        );
+        let entered = handle.enter();
+        let stream = TcpStream::from_std(stream.into_std()?)?;
+        drop(entered);
+        tasks.spawn_on(serve(stream, Some(Place::new(count))), handle);
         Ok(())
     }
 }
 
-struct Counted(Arc<AtomicUsize>);
+/// One connection's place on a runtime.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
 
-impl Counted {
+impl Place {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

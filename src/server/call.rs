@@ -1,0 +1,285 @@
+//! One call: a request on a stream of its own, and the answer to it.
+//!
+//! Our own methods are called directly; everything else goes through the router. A panic ends a call
+//! and nothing else. A stream may last for days: what was needed to answer is gone by then.
+//! Invariant: what a call has taken from its response body and flow control does not let out is one
+//! chunk.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame};
+use tower::ServiceExt;
+
+use super::connection::Context;
+use crate::{
+    grpc::{self, ConnectionShare, Lifeline},
+    metrics::Metrics,
+};
+
+/// A call in progress.
+pub(super) struct Call {
+    stage: Stage,
+    _open: OpenStream,
+}
+
+/// Answering takes much more memory than sending what an answer goes on to say: it ends when that
+/// begins.
+enum Stage {
+    Answering(Pin<Box<dyn Future<Output = Option<Sending>> + Send>>),
+    Sending(Box<Sending>),
+}
+
+impl Call {
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        context: &Arc<Context>,
+        share: &ConnectionShare,
+    ) -> Self {
+        let answering = begin_answer(request, respond, Arc::clone(context), share.clone());
+        Self {
+            stage: Stage::Answering(Box::pin(answering)),
+            _open: OpenStream::new(&context.metrics),
+        }
+    }
+}
+
+impl Future for Call {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // The hook has logged a panic. An answer that has begun cannot be taken back; it is reset.
+        catch_unwind(AssertUnwindSafe(|| self.stage.poll(cx))).unwrap_or(Poll::Ready(()))
+    }
+}
+
+impl Stage {
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match self {
+            Self::Answering(answering) => {
+                let Some(mut sending) = ready!(answering.as_mut().poll(cx)) else {
+                    return Poll::Ready(());
+                };
+                // Most answers leave at once, and never live on the heap.
+                let sent = Pin::new(&mut sending).poll(cx);
+                if sent.is_pending() {
+                    *self = Self::Sending(Box::new(sending));
+                }
+                sent
+            }
+            Self::Sending(sending) => Pin::new(sending).poll(cx),
+        }
+    }
+}
+
+/// Counts a stream as open until it is dropped.
+struct OpenStream(Arc<Metrics>);
+
+impl OpenStream {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.streams.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.dec();
+    }
+}
+
+/// Answers, and sends the head. What is left to send is returned, unless reading had to go on
+/// meanwhile.
+async fn begin_answer(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    context: Arc<Context>,
+    share: ConnectionShare,
+) -> Option<Sending> {
+    let request = request.map(|stream| Body::new(Received { stream }));
+    let answering = AssertUnwindSafe(answer(request, &context, share)).catch_unwind();
+    // The hook has logged a panic.
+    let answered = answering.await;
+    let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
+    // A caller that takes no answers does not keep them for ever.
+    let patience = context.config.stall_timeout;
+    let mut sending = Sending::begin(respond, answer.response, answer.lifeline, patience)?;
+    let Some(reading) = answer.reading else {
+        return Some(sending);
+    };
+    tokio::select! {
+        // What has come is read before answers go out: these grow larger and fewer.
+        biased;
+        () = reading => {
+            if tokio::time::timeout(patience, &mut sending).await.is_err() {
+                tracing::debug!("the stream ended early: its caller takes no answers");
+            }
+        }
+        () = &mut sending => {}
+    }
+    None
+}
+
+async fn answer(
+    request: Request<Body>,
+    context: &Context,
+    share: ConnectionShare,
+) -> grpc::Answer<'_> {
+    match grpc::Method::of(request.uri().path()) {
+        Some(method) => method.call(&context.pubsub, &share, request).await,
+        None => {
+            let answered = Box::pin(context.router.clone().oneshot(request)).await;
+            answered.unwrap_or_else(|never| match never {}).into()
+        }
+    }
+}
+
+/// The request's body as the rest of the server knows bodies.
+struct Received {
+    stream: RecvStream,
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let data = std::task::ready!(self.stream.poll_data(cx));
+        Poll::Ready(match data {
+            Some(Ok(data)) => {
+                // Whoever reads bounds what it keeps; the window is for what nobody has read.
+                let released = self.stream.flow_control().release_capacity(data.len());
+                Some(released.map(|()| Frame::data(data)))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}
+
+/// An answer on its way. If it is dropped before its end, the peer is told to calm down: that is
+/// RESOURCE_EXHAUSTED in gRPC's map of HTTP/2 errors, and stalling is what drops it.
+struct Sending {
+    stream: SendStream<Bytes>,
+    body: Body,
+    /// What the body has said and flow control has not let out.
+    data: Bytes,
+    lifeline: Option<Lifeline>,
+    grace: Duration,
+    is_whole: bool,
+}
+
+impl Sending {
+    /// Sends the head; `None` if that was all, or nobody wants it any more.
+    fn begin(
+        mut respond: SendResponse<Bytes>,
+        response: Response<Body>,
+        lifeline: Option<Lifeline>,
+        grace: Duration,
+    ) -> Option<Self> {
+        let (head, body) = response.into_parts();
+        let is_whole = body.is_end_stream();
+        match respond.send_response(Response::from_parts(head, ()), is_whole) {
+            Ok(stream) => (!is_whole).then(|| Self {
+                stream,
+                body,
+                data: Bytes::new(),
+                lifeline,
+                grace,
+                is_whole,
+            }),
+            Err(error) => {
+                log_early_end(&error);
+                None
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            ready!(self.poll_send_data(cx))?;
+            if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
+                return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(self.stream.send_data(Bytes::new(), true));
+            };
+            match frame.expect("our bodies do not fail").into_data() {
+                Ok(data) => self.data = data,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+                    return Poll::Ready(self.stream.send_trailers(trailers));
+                }
+            }
+        }
+    }
+
+    /// Sends as flow control lets it out.
+    fn poll_send_data(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
+        while !self.data.is_empty() {
+            self.stream.reserve_capacity(self.data.len());
+            while self.stream.capacity() == 0 {
+                let granted = ready!(self.stream.poll_capacity(cx));
+                granted.transpose()?.ok_or(Reason::CANCEL)?;
+            }
+            let bytes = self.stream.capacity().min(self.data.len());
+            let part = self.data.split_to(bytes);
+            self.stream.send_data(part, false)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Future for Sending {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let sent = match this.poll_send(cx) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => {
+                let Some(lifeline) = &mut this.lifeline else {
+                    return Poll::Pending;
+                };
+                ready!(lifeline.poll_over(cx, this.grace));
+                Err(Reason::ENHANCE_YOUR_CALM.into())
+            }
+        };
+        match sent {
+            Ok(()) => this.is_whole = true,
+            Err(error) => log_early_end(&error),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+        }
+    }
+}
+
+fn log_early_end(error: &h2::Error) {
+    tracing::debug!(%error, "the stream ended early");
+}
