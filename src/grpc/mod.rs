@@ -19,7 +19,7 @@ mod translate;
 use std::{future::Future, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
-use http::{Response, StatusCode};
+use http::Response;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -29,7 +29,7 @@ pub(crate) use self::{
 };
 use self::{
     drain_body::end_on_drain,
-    translate::{is_grpc, refuse_in_grpc},
+    translate::{pass_calls, refuse_head},
 };
 use crate::{
     broker::{Broker, Limits},
@@ -116,18 +116,8 @@ impl Method {
         share: &ConnectionShare,
         request: Request,
     ) -> Answer<'s> {
-        let speaks_grpc = is_grpc(request.headers());
-        let refused = if request.method() != http::Method::POST {
-            Some(StatusCode::METHOD_NOT_ALLOWED)
-        } else {
-            (!speaks_grpc).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        };
-        match refused {
-            Some(refused) if speaks_grpc => {
-                return refuse_in_grpc(refused, request.uri().path()).into();
-            }
-            Some(refused) => return refused.into_response().into(),
-            None => {}
+        if let Some(refusal) = refuse_head(&request) {
+            return refusal.into();
         }
         // Boxed each for itself: a call takes the memory of its own method, and a stream that lasts
         // keeps none of it.
@@ -183,5 +173,6 @@ pub(crate) fn companion_routes(readiness: &Readiness, drain: CancellationToken) 
         .add_service(v1)
         .add_service(v1alpha)
         .into_axum_router()
+        .route_layer(middleware::from_fn(pass_calls))
         .layer(middleware::from_fn_with_state(drain, end_on_drain))
 }

@@ -19,3 +19,4 @@ mod raw;
 mod reconnect;
 mod reference;
 mod support;
+mod two_paths;
