@@ -3,7 +3,9 @@
 //!
 //! Readers empty their mailboxes outside the measured time: what is measured is what the publisher's
 //! thread does. A reader that is *behind* is not woken. One that is *parked* waits when the message
-//! comes; waking it costs nothing here, but finding out whom to wake does.
+//! comes; waking it costs nothing here, but finding out whom to wake does. These are readers in the
+//! publisher's own program; those on the network, who share what is encoded for them, cost far less:
+//! `examples/growth/run` measures them.
 //!
 //! `cargo bench --bench publish`
 #![allow(

@@ -1,21 +1,33 @@
 //! What growth leaves behind, in bytes: nothing.
 //!
-//! A process of its own with one test, since an allocator counts for all threads of its process.
+//! A process of its own, in which one test runs at a time, since an allocator counts for all threads.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on should say where, and fail"
 )]
 
-use std::{alloc::System, ops::Range, time::SystemTime};
+use std::{
+    alloc::System,
+    future,
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use fanfare::{
     broker::{Broker, Limits, SubscribeOptions, Subscription},
     message::Message,
+    server::{Server, ServerConfig},
+    wire::pb::{SubscribeRequest, pub_sub_service_client::PubSubServiceClient},
 };
+use parking_lot::Mutex;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::time::timeout;
+use tonic::transport::Endpoint;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Tables of a few entries stay for the next ones; the table of a burst would be megabytes.
 const BYTES_LEFT_MAX: usize = 16 * 1024;
@@ -62,6 +74,7 @@ fn check(broker: &Broker, burst: impl Fn()) {
 
 #[test]
 fn a_million_short_lived_topics_leave_no_memory_behind() {
+    let _alone = ONE_AT_A_TIME.lock();
     let broker = Broker::new(Limits::default(), 1).unwrap();
     let answers = |range: Range<usize>| range.map(|index| format!("response:{index}"));
 
@@ -101,4 +114,64 @@ fn a_million_short_lived_topics_leave_no_memory_behind() {
         assert!(broker.snapshot().topics <= remembered_max);
     });
     drop(all);
+}
+
+/// What client, server and runtime make when they are first used, for as long as the thread lives; the
+/// burst itself takes a hundred times as much.
+const BYTES_MADE_ONCE_MAX: usize = 384 * 1024;
+/// Far above what any test takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SUBSCRIPTIONS_PER_CONNECTION: usize = 250;
+
+/// Subscribes over the network, each to a topic of its own; publishes to each, reads, and leaves.
+async fn subscribe_read_and_leave(broker: &Broker, url: &str, count: usize) {
+    let mut streams = Vec::new();
+    let mut channel = None;
+    for index in 0..count {
+        if index % SUBSCRIPTIONS_PER_CONNECTION == 0 {
+            let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
+            channel = Some(endpoint.connect().await.unwrap());
+        }
+        let request = SubscribeRequest {
+            topic: format!("response:{index}"),
+            ..SubscribeRequest::default()
+        };
+        let mut client = PubSubServiceClient::new(channel.clone().unwrap());
+        streams.push(client.subscribe(request).await.unwrap().into_inner());
+    }
+    for (index, stream) in streams.iter_mut().enumerate() {
+        assert_eq!(publish(broker, &format!("response:{index}")), 1);
+        let response = stream.message().await.unwrap().unwrap();
+        assert_eq!(response.payload, "answer");
+    }
+    assert_eq!(broker.snapshot().subscriptions, count);
+}
+
+#[test]
+fn a_burst_of_connections_and_subscriptions_leaves_no_memory_behind() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let broker = Broker::new(Limits::default(), 1).unwrap();
+        let mut config = ServerConfig::default();
+        config.listen.set_port(0);
+        let server = Server::bind(config, broker.clone()).await.unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
+        tokio::spawn(server.run(future::pending()));
+
+        let before = bytes_in_use();
+        subscribe_read_and_leave(&broker, &url, 5_000).await;
+        let bytes_left = || bytes_in_use().saturating_sub(before);
+        let all_left = timeout(PATIENCE, async {
+            while broker.snapshot().subscriptions > 0 || bytes_left() > BYTES_MADE_ONCE_MAX {
+                forget_unused(&broker);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let all_left = all_left.await.is_ok();
+        assert!(all_left, "{} bytes are left", bytes_left());
+    });
 }

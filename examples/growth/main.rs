@@ -1,4 +1,5 @@
-//! Measures how Fanfare's memory grows, and shows it beside the curves that the benches measured.
+//! Measures how Fanfare's memory and costs grow, and shows them beside the curves that the benches
+//! measured.
 //!
 //! `examples/growth/run` does all of it. Each figure of the library comes from a fresh process, each of
 //! the broker from a fresh broker, so that none stands on what another one left. Exits with 0 if what
@@ -11,10 +12,10 @@
 
 mod cost;
 mod curves;
-mod idle;
 #[path = "../compare/interrupt.rs"]
 mod interrupt;
 mod memory;
+mod served;
 mod short_lived;
 mod table;
 
@@ -30,7 +31,7 @@ use serde_json::json;
 
 use self::table::Table;
 
-/// Measures how the memory of the library and of the release broker grows
+/// Measures how the memory and the cost of the library and of the release broker grow
 #[derive(Debug, Parser)]
 struct Args {
     /// Small numbers, to see in seconds that everything runs; their figures say little
@@ -84,7 +85,7 @@ fn main() -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
     let mut tables = vec![cost::table(args.short)?];
     tables.extend(short_lived::tables(args.short)?);
-    tables.push(idle::table(&broker, args.short)?);
+    tables.extend(served::tables(&broker, args.short)?);
     if let Some(folder) = &args.curves {
         tables.extend(curves::tables(folder)?);
     }
