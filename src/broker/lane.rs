@@ -17,8 +17,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{
     batch::{Encoding, Tail},
     budget::Budget,
@@ -26,6 +24,7 @@ use super::{
     parting::Parting,
     queue::Room,
     registry::Tally,
+    sync::Mutex,
 };
 use crate::{message::Tag, topic::TopicFilter};
 

@@ -224,6 +224,12 @@ impl Registry {
         self.subscribers.len()
     }
 
+    /// Whether nothing is left of anybody.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.trie.is_empty() && self.lanes.is_empty() && self.subscribers.is_empty()
+    }
+
     pub(crate) fn groups_len(&self) -> usize {
         self.groups.len()
     }

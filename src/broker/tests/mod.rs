@@ -7,6 +7,8 @@
 mod accounting;
 mod endings;
 mod groups;
+#[cfg(feature = "interleavings")]
+mod interleavings;
 mod limits;
 mod matching;
 mod reentry;
