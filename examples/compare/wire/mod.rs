@@ -11,6 +11,8 @@ mod mqtt;
 mod nats;
 mod redis;
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 
 use crate::system::System;
@@ -27,6 +29,8 @@ pub(crate) struct Stamp {
 }
 
 pub(crate) const STAMP_BYTES: usize = 16;
+/// As many skipped positions are remembered by a connection, for should they come late.
+const SKIPPED_MAX: usize = 100_000;
 
 /// What a codec sends and receives.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +90,10 @@ pub(crate) struct Heard {
     pub(crate) deliveries: u64,
     /// The newest message's position.
     pub(crate) position: u64,
-    /// Messages that were skipped.
+    /// Messages that were skipped and have not come since.
     pub(crate) lost: u64,
+    /// The positions of those, the first [`SKIPPED_MAX`] of them; a later one stays lost.
+    skipped: BTreeSet<u64>,
     /// Messages that came after a later one, or twice.
     pub(crate) order_breaks: u64,
     /// Where latencies are wanted: when each message taken by the present read was due.
@@ -106,9 +112,13 @@ impl Heard {
             self.position = position;
         } else if position > self.position {
             self.lost += position - self.position - 1;
+            let room = SKIPPED_MAX - self.skipped.len();
+            self.skipped
+                .extend((self.position + 1..position).take(room));
             self.position = position;
         } else {
             self.order_breaks += 1;
+            self.lost -= u64::from(self.skipped.remove(&position));
         }
         if let Some(due_ns) = &mut self.due_ns {
             due_ns.push(field(8));
@@ -186,7 +196,8 @@ mod tests {
             heard.deliver(&payload);
         }
         assert_eq!(heard.deliveries, 6);
-        assert_eq!((heard.lost, heard.order_breaks), (2, 2));
+        // 4 is lost; 3 came late, and 6 twice.
+        assert_eq!((heard.lost, heard.order_breaks), (1, 2));
         assert_eq!(heard.position, 6);
     }
 
