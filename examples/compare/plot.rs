@@ -24,6 +24,7 @@ fn color(system: System) -> &'static str {
         System::Redis => "#9f3a52",
         System::Mosquitto => "#5b7a3a",
         System::Floor => "#9a9a9a",
+        System::Reference => "#0f766e",
     }
 }
 

@@ -13,6 +13,7 @@ mod redis;
 
 use std::collections::BTreeSet;
 
+use ::fanfare::wire::{REFERENCE_SERVICE, SERVICE};
 use anyhow::bail;
 
 use crate::system::System;
@@ -22,10 +23,18 @@ pub(crate) use self::fanfare::Method;
 /// What every payload begins with: its position in the topic, and when it was due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
-    /// The topic's first message has position 1.
+    /// The topic's first message has position 1; a probe, which is not measured, has 0.
     pub(crate) position: u64,
     /// Since the load's start.
     pub(crate) due_ns: u64,
+}
+
+impl Stamp {
+    /// Of a message that only shows that its subscriber is there.
+    pub(crate) const PROBE: Self = Self {
+        position: 0,
+        due_ns: 0,
+    };
 }
 
 pub(crate) const STAMP_BYTES: usize = 16;
@@ -51,11 +60,12 @@ impl Traffic {
 
     pub(crate) fn codec(self, system: System) -> Box<dyn Codec> {
         match system {
-            System::Fanfare => Box::new(fanfare::Fanfare::new(self)),
+            System::Fanfare => Box::new(fanfare::Fanfare::new(self, SERVICE)),
             System::Nats => Box::new(nats::Nats::new(self)),
             System::Redis => Box::new(redis::Redis::new(self)),
             System::Mosquitto => Box::new(mqtt::Mqtt::new(self)),
             System::Floor => Box::new(floor::Floor::new(self)),
+            System::Reference => Box::new(fanfare::Fanfare::new(self, REFERENCE_SERVICE)),
         }
     }
 }
@@ -107,6 +117,9 @@ impl Heard {
             u64::from_le_bytes(bytes.expect("eight bytes are eight bytes"))
         };
         let position = field(0);
+        if position == Stamp::PROBE.position {
+            return;
+        }
         self.deliveries += 1;
         if position == self.position + 1 {
             self.position = position;
@@ -188,9 +201,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_and_breaks_of_order_are_counted() {
+    fn losses_and_breaks_of_order_are_counted_and_probes_are_not() {
         let mut heard = Heard::default();
-        for position in [1_u64, 2, 5, 3, 6, 6] {
+        let probe = Stamp::PROBE.position;
+        for position in [probe, 1_u64, 2, 5, probe, 3, 6, 6] {
             let mut payload = [0; STAMP_BYTES];
             payload[..8].copy_from_slice(&position.to_le_bytes());
             heard.deliver(&payload);
