@@ -44,6 +44,14 @@ impl Measure {
             Self::KbPerSubscriber => "kB per idle subscriber",
         }
     }
+
+    /// What follows a figure.
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            Self::CpuPerDelivery | Self::LatencyP99 => "us",
+            Self::KbPerSubscriber => "kB",
+        }
+    }
 }
 
 /// How many publishes may be unanswered where each is answered on its own.
