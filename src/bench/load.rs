@@ -18,7 +18,11 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
 
-use super::{payload::Stamp, sender::Sender};
+use super::{
+    payload::Stamp,
+    sender::Sender,
+    tally::{Counts, Tally},
+};
 use crate::config::{BenchArgs, PublishMethod};
 
 /// What a subscriber asks for: more than its share of any window, so that a lossless run is one.
@@ -37,21 +41,17 @@ pub(super) struct Load {
     method: PublishMethod,
     in_flight: usize,
     window: usize,
-    published: AtomicU64,
+    /// By publisher.
+    published: Tally,
     /// Deliveries that the messages published so far should lead to.
     expected: AtomicU64,
-    received: AtomicU64,
+    /// By subscriber.
+    received: Tally,
     progress: Notify,
     recording: AtomicBool,
     failed: AtomicBool,
     stop_publishing: CancellationToken,
     stop_receiving: CancellationToken,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Count {
-    pub(super) published: u64,
-    pub(super) received: u64,
 }
 
 /// What one subscriber, or all together, received.
@@ -100,9 +100,9 @@ impl Load {
             method: args.method,
             in_flight: args.in_flight,
             window: args.window,
-            published: AtomicU64::new(0),
+            published: Tally::new(args.publishers),
             expected: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            received: Tally::new(args.subscribers),
             progress: Notify::new(),
             recording: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -111,11 +111,14 @@ impl Load {
         }
     }
 
-    pub(super) fn count(&self) -> Count {
-        Count {
-            published: self.published.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
-        }
+    /// What each publisher has sent, and each subscriber received.
+    pub(super) fn counts(&self) -> (Counts, Counts) {
+        (self.published.counts(), self.received.counts())
+    }
+
+    /// What all subscribers have received.
+    pub(super) fn received(&self) -> u64 {
+        self.received.total()
     }
 
     /// From now on, latencies count.
@@ -140,7 +143,7 @@ impl Load {
         let settled = async {
             loop {
                 let progress = self.progress.notified();
-                if self.received.load(Ordering::Relaxed) >= expected {
+                if self.received() >= expected {
                     return;
                 }
                 progress.await;
@@ -172,6 +175,7 @@ impl Load {
     pub(super) async fn receive(
         self: Arc<Self>,
         mut stream: Streaming<SubscribeResponse>,
+        index: usize,
     ) -> anyhow::Result<Received> {
         let mut received = Received::default();
         let mut positions = HashMap::new();
@@ -196,7 +200,7 @@ impl Load {
                 let us = self.now_ns().saturating_sub(stamp.due_ns) / 1_000;
                 received.latency.saturating_record(us);
             }
-            self.received.fetch_add(1, Ordering::Relaxed);
+            self.received.add(index);
             self.progress.notify_waiters();
         }
     }
@@ -229,7 +233,7 @@ impl Load {
                 publisher: index as u64,
                 position,
             };
-            self.published.fetch_add(1, Ordering::Relaxed);
+            self.published.add(index);
             self.expected.fetch_add(readers, Ordering::Relaxed);
             let topic = format!("bench.{topic}");
             self.noting(sender.send(topic, stamp.payload(size)).await)?;
@@ -251,7 +255,7 @@ impl Load {
         let behind_max = (self.window * self.subscribers.max(1)) as u64;
         loop {
             let progress = self.progress.notified();
-            let received = self.received.load(Ordering::Relaxed);
+            let received = self.received();
             let expected = self.expected.load(Ordering::Relaxed);
             if expected.saturating_sub(received) < behind_max {
                 return self.now_ns();
