@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
 
 use super::{
+    pacer::Pacer,
     payload::Stamp,
     sender::Sender,
     tally::{Counts, Tally},
@@ -36,8 +37,6 @@ pub(super) struct Load {
     started: Instant,
     topics: usize,
     subscribers: usize,
-    publishers: usize,
-    rate: Option<u64>,
     method: PublishMethod,
     in_flight: usize,
     window: usize,
@@ -95,8 +94,6 @@ impl Load {
             started: Instant::now(),
             topics: args.topics,
             subscribers: args.subscribers,
-            publishers: args.publishers,
-            rate: args.rate,
             method: args.method,
             in_flight: args.in_flight,
             window: args.window,
@@ -128,6 +125,12 @@ impl Load {
 
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The clock of `rate` messages a second, which ends when publishing does.
+    pub(super) fn pacer(&self, rate: u64) -> Arc<Pacer> {
+        let publishers = self.published.clients();
+        Pacer::start(rate, publishers, self.stop_publishing.clone())
     }
 
     pub(super) fn stop_publishing(&self) {
@@ -211,6 +214,7 @@ impl Load {
         channel: Channel,
         index: usize,
         size: usize,
+        pacer: Option<Arc<Pacer>>,
     ) -> anyhow::Result<u64> {
         let client = PubSubServiceClient::new(channel);
         let mut sender = match self.method {
@@ -223,10 +227,8 @@ impl Load {
         };
         let topic = self.topic(index);
         let readers = (topic..self.subscribers).step_by(self.topics).count() as u64;
-        let mut pace = self.pace(index);
         let mut position = 0;
-        while !self.stop_publishing.is_cancelled() {
-            let due_ns = self.until_due(&mut pace).await;
+        while let Some(due_ns) = self.until_due(pacer.as_deref(), index, position).await {
             position += 1;
             let stamp = Stamp {
                 due_ns,
@@ -242,15 +244,17 @@ impl Load {
         Ok(position * readers)
     }
 
-    /// Waits until the next message may be sent; returns when it was due.
-    async fn until_due(&self, pace: &mut Option<Pace>) -> u64 {
-        if let Some(pace) = pace {
-            let due = pace.next();
-            tokio::select! {
-                () = tokio::time::sleep_until(due) => {}
-                () = self.stop_publishing.cancelled() => {}
-            }
-            return (due - self.started).as_nanos() as u64;
+    /// Waits until the publisher's next message, after as many, may be sent; returns when it was due, or
+    /// `None` once no more is to be.
+    async fn until_due(&self, pacer: Option<&Pacer>, publisher: usize, sent: u64) -> Option<u64> {
+        if self.stop_publishing.is_cancelled() {
+            return None;
+        }
+        if let Some(pacer) = pacer {
+            return tokio::select! {
+                due = pacer.turn(publisher, sent) => Some((due - self.started).as_nanos() as u64),
+                () = self.stop_publishing.cancelled() => None,
+            };
         }
         let behind_max = (self.window * self.subscribers.max(1)) as u64;
         loop {
@@ -258,22 +262,13 @@ impl Load {
             let received = self.received();
             let expected = self.expected.load(Ordering::Relaxed);
             if expected.saturating_sub(received) < behind_max {
-                return self.now_ns();
+                return Some(self.now_ns());
             }
             tokio::select! {
                 () = progress => {}
-                () = self.stop_publishing.cancelled() => return self.now_ns(),
+                () = self.stop_publishing.cancelled() => return None,
             }
         }
-    }
-
-    /// Publishers take turns, so that messages of all together leave at even intervals.
-    fn pace(&self, index: usize) -> Option<Pace> {
-        let every = Duration::from_secs(1).div_f64(self.rate? as f64);
-        Some(Pace {
-            next: Instant::now() + every * index as u32,
-            interval: every * self.publishers as u32,
-        })
     }
 
     fn now_ns(&self) -> u64 {
@@ -287,19 +282,5 @@ impl Load {
             self.stop_publishing.cancel();
         }
         result
-    }
-}
-
-#[derive(Debug)]
-struct Pace {
-    next: Instant,
-    interval: Duration,
-}
-
-impl Pace {
-    fn next(&mut self) -> Instant {
-        let due = self.next;
-        self.next += self.interval;
-        due
     }
 }

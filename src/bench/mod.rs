@@ -5,6 +5,7 @@
 //! bounded: in unanswered calls, in how far subscribers may be behind, and in time.
 
 mod load;
+mod pacer;
 mod payload;
 mod process;
 mod report;
@@ -66,9 +67,14 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let subscribed = args.server_pid.map(Usage::of).transpose()?;
 
     let mut publishers = JoinSet::new();
-    for index in 0..args.publishers {
-        let channel = connect(server).await?;
-        publishers.spawn(Arc::clone(&load).publish(channel, index, size));
+    let mut channels = Vec::new();
+    for _ in 0..args.publishers {
+        channels.push(connect(server).await?);
+    }
+    let pacer = args.rate.map(|rate| load.pacer(rate));
+    for (index, channel) in channels.into_iter().enumerate() {
+        let publisher = Arc::clone(&load).publish(channel, index, size, pacer.clone());
+        publishers.spawn(publisher);
     }
     let bar = progress(*args.warmup + *args.duration);
     watch(&bar, *args.warmup, &load).await;

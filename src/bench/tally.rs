@@ -20,6 +20,10 @@ impl Tally {
         }
     }
 
+    pub(super) fn clients(&self) -> usize {
+        self.each.len()
+    }
+
     pub(super) fn add(&self, client: usize) {
         self.total.fetch_add(1, Ordering::Relaxed);
         self.each[client].fetch_add(1, Ordering::Relaxed);
