@@ -5,10 +5,12 @@
 //! bounded: in unanswered calls, in how far subscribers may be behind, and in time.
 
 mod load;
+mod pacer;
 mod payload;
 mod process;
 mod report;
 mod sender;
+mod tally;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -49,42 +51,41 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
         size >= STAMP_BYTES,
         "size of {size} bytes is below {STAMP_BYTES}, which time, publisher and position take"
     );
-    let url = Client::connect_lazy(&args.connect.server, ClientOptions::default())?;
-    let endpoint = Endpoint::from_shared(url.url().to_owned())
-        .context("the server's URL is not valid")?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024);
-    let connect = async || -> anyhow::Result<Channel> {
-        let connected = endpoint.connect().await;
-        connected.with_context(|| format!("no broker answers at {}", args.connect.server))
-    };
+    let server = &args.connect.server;
     let load = Arc::new(Load::new(&args));
     let idle = args.server_pid.map(Usage::of).transpose()?;
 
     let mut subscribers = JoinSet::new();
-    let mut channel = connect().await?;
+    let mut channel = connect(server).await?;
     for index in 0..args.subscribers {
         if index > 0 && index % args.subscriptions_per_connection == 0 {
-            channel = connect().await?;
+            channel = connect(server).await?;
         }
         let stream = load.subscribe(channel.clone(), index).await?;
-        subscribers.spawn(Arc::clone(&load).receive(stream));
+        subscribers.spawn(Arc::clone(&load).receive(stream, index));
     }
     let subscribed = args.server_pid.map(Usage::of).transpose()?;
 
     let mut publishers = JoinSet::new();
-    for index in 0..args.publishers {
-        publishers.spawn(Arc::clone(&load).publish(connect().await?, index, size));
+    let mut channels = Vec::new();
+    for _ in 0..args.publishers {
+        channels.push(connect(server).await?);
+    }
+    let pacer = args.rate.map(|rate| load.pacer(rate));
+    for (index, channel) in channels.into_iter().enumerate() {
+        let publisher = Arc::clone(&load).publish(channel, index, size, pacer.clone());
+        publishers.spawn(publisher);
     }
     let bar = progress(*args.warmup + *args.duration);
     watch(&bar, *args.warmup, &load).await;
     load.start_recording();
-    let (from, cpu_from) = (load.count(), args.server_pid.map(Usage::of).transpose()?);
+    let (published_from, delivered_from) = load.counts();
+    let cpu_from = args.server_pid.map(Usage::of).transpose()?;
     let started = Instant::now();
     watch(&bar, *args.duration, &load).await;
     let elapsed = started.elapsed();
-    let (to, cpu_to) = (load.count(), args.server_pid.map(Usage::of).transpose()?);
+    let (published_to, delivered_to) = load.counts();
+    let cpu_to = args.server_pid.map(Usage::of).transpose()?;
     load.stop_publishing();
     bar.finish_and_clear();
 
@@ -101,18 +102,31 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let memory = idle.zip(subscribed);
     Ok(Report {
         elapsed,
-        published: to.published - from.published,
-        delivered: to.received - from.received,
+        payload_bytes: size,
+        wanted_per_s: args.rate,
+        published: published_to.since(&published_from),
+        delivered: delivered_to.since(&delivered_from),
         lost: expected.saturating_sub(received.messages),
         missed_told: received.missed,
         order_breaks: received.order_breaks,
         server_cpu: cpu_from.zip(cpu_to).map(|(from, to)| to.cpu - from.cpu),
-        idle_bytes_per_subscriber: memory.map(|(idle, subscribed)| {
+        idle_bytes_per_subscriber: memory.and_then(|(idle, subscribed)| {
             let bytes = subscribed.rss_bytes.saturating_sub(idle.rss_bytes);
-            bytes / args.subscribers.max(1) as u64
+            bytes.checked_div(args.subscribers as u64)
         }),
         latency: received.latency,
     })
+}
+
+async fn connect(server: &str) -> anyhow::Result<Channel> {
+    let url = Client::connect_lazy(server, ClientOptions::default())?;
+    let endpoint = Endpoint::from_shared(url.url().to_owned())
+        .context("the server's URL is not valid")?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(16 * 1024 * 1024);
+    let connected = endpoint.connect().await;
+    connected.with_context(|| format!("no broker answers at {server}"))
 }
 
 /// Shows progress for a time.
@@ -122,7 +136,7 @@ async fn watch(bar: &ProgressBar, time: Duration, load: &Load) {
         let step = Duration::from_millis(100).min(until - Instant::now());
         tokio::time::sleep(step).await;
         bar.inc(step.as_millis() as u64);
-        bar.set_message(format!("{} delivered", load.count().received));
+        bar.set_message(format!("{} delivered", load.received()));
     }
 }
 

@@ -336,10 +336,10 @@ pub(crate) struct HealthArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// How many publishers
-    #[arg(long, short, value_name = "N", default_value_t = 1)]
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clients())]
     pub(crate) publishers: usize,
     /// How many subscribers
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = clients())]
     pub(crate) subscribers: usize,
     /// How many topics
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
@@ -387,6 +387,11 @@ pub(crate) enum PublishMethod {
     Stream,
     /// A call for each message
     Unary,
+}
+
+/// A count that may be zero, with the same limit as [`positive`].
+fn clients() -> clap::builder::RangedI64ValueParser<usize> {
+    clap::builder::RangedI64ValueParser::new().range(0..=1_000_000)
 }
 
 /// A count of one or more, and not so many that a typing error fills the memory.
