@@ -225,7 +225,7 @@ impl Registry {
     }
 
     /// Whether nothing is left of anybody.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "interleavings"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.trie.is_empty() && self.lanes.is_empty() && self.subscribers.is_empty()
     }
