@@ -11,6 +11,7 @@ mod limits;
 mod matching;
 mod reentry;
 mod threads;
+mod twins;
 mod world;
 
 use std::{
