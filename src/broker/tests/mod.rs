@@ -13,6 +13,7 @@ mod limits;
 mod matching;
 mod reentry;
 mod threads;
+mod twins;
 mod world;
 
 use std::{
