@@ -88,15 +88,24 @@ impl<S: AsyncWrite + Unpin> State<S> {
         }
         while !self.gathered.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
+            if written.is_pending() {
+                self.shrink();
+            }
             match std::task::ready!(self.bound(cx, written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 bytes => self.gathered.advance(bytes),
             }
         }
-        let mut empty = std::mem::take(&mut self.gathered);
-        empty.clear();
-        SPARE.set(empty);
+        give_back(std::mem::take(&mut self.gathered));
         Poll::Ready(Ok(()))
+    }
+
+    /// A peer that takes nothing may do so for long: what waits for it holds little more than it is.
+    fn shrink(&mut self) {
+        if self.gathered.capacity() > 2 * self.gathered.len() {
+            let small = BytesMut::from(&self.gathered[..]);
+            give_back(std::mem::replace(&mut self.gathered, small));
+        }
     }
 
     /// Resolves once there is room to gather; says how much.
@@ -128,6 +137,11 @@ impl<S: AsyncWrite + Unpin> State<S> {
         std::task::ready!(waiting.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+fn give_back(mut buffer: BytesMut) {
+    buffer.clear();
+    SPARE.set(buffer);
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {

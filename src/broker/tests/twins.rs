@@ -281,3 +281,23 @@ proptest! {
         crowd.check(&broker);
     }
 }
+
+#[test]
+fn a_take_takes_all_that_was_published_before_it() {
+    let broker = broker();
+    let wish = SubscribeOptions {
+        mailbox_capacity: Some(64),
+        ..options("t")
+    };
+    let mut subscription = subscribe_either(&broker, wish, true).unwrap();
+    publish(&broker, "t", "first");
+    // Handed over alone; what follows waits in the tail.
+    assert_eq!(broker.snapshot().ledger.buffered, 1);
+    for _ in 0..63 {
+        publish(&broker, "t", "m");
+    }
+    assert_eq!(take(&mut subscription).unwrap().1.len(), 64);
+    for _ in 0..64 {
+        assert_eq!(publish(&broker, "t", "m").delivered, 1);
+    }
+}
