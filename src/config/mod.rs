@@ -3,15 +3,19 @@
 //! A flag wins over its environment variable, that over the default; all are in `--help`.
 
 mod args;
+mod commands;
 
 use std::ops::RangeInclusive;
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
 
-pub(crate) use self::args::{
-    BenchArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat,
-    OverflowArg, PubArgs, PublishMethod, ServeArgs, SubArgs,
+pub(crate) use self::{
+    args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
+    commands::{
+        BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
+        PublishMethod, SubArgs,
+    },
 };
 
 /// What serving needs.
