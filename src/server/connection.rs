@@ -17,6 +17,7 @@ use super::{
     config::{self, ServerConfig},
     http2,
     outbox::Outbox,
+    patience::Patient,
     sniff::{Prefixed, Protocol, sniff},
 };
 use crate::{
@@ -68,7 +69,7 @@ async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()
     let write_timeout = config
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
-    let (stream, outgoing) = Outbox::new(stream, write_timeout);
+    let (stream, outgoing) = Outbox::new(Patient::new(stream, write_timeout));
     let sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)).await;
     match sniffed {
         Ok(Ok(Some((Protocol::Http2, stream)))) => {
@@ -90,7 +91,7 @@ async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()
     None
 }
 
-async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, context: Arc<Context>) {
+async fn serve_http1(stream: Prefixed<Outbox<Patient<TcpStream>>>, context: Arc<Context>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)

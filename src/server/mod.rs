@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod http2;
 mod outbox;
+mod patience;
 mod routes;
 mod sniff;
 mod workers;
