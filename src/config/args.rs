@@ -1,10 +1,13 @@
 //! The command line, as the operator types it who serves.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use fanfare::{broker as limits, server as front_door};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use fanfare::{
+    broker as limits,
+    server::{self as front_door, TlsConfig},
+};
 use humantime::Duration;
 
 use super::commands::{BenchArgs, HealthArgs, PubArgs, SubArgs};
@@ -81,6 +84,40 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BROKER_THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1_024))]
     pub(crate) threads: u16,
 
+    /// The broker's certificate, followed by those of intermediate authorities, in PEM: serves over TLS.
+    /// The TLS files may be replaced at any time; new connections get the new ones within 5 seconds, or
+    /// at once on SIGHUP
+    #[arg(
+        long,
+        env = "BROKER_TLS_CERT",
+        value_name = "PATH",
+        help_heading = "Security",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(
+        long,
+        env = "BROKER_TLS_KEY",
+        value_name = "PATH",
+        help_heading = "Security",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The authorities that vouch for clients, in PEM: every client needs a certificate of theirs
+    #[arg(
+        long,
+        env = "BROKER_TLS_CLIENT_CA",
+        value_name = "PATH",
+        help_heading = "Security",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Allows plaintext on an address that is not loopback: whoever is on the way can read and change
+    /// all that is sent
+    #[arg(long, env = "BROKER_INSECURE_PLAINTEXT", help_heading = "Security", value_parser = BoolishValueParser::new())]
+    pub(crate) insecure_plaintext: bool,
+
     /// The largest payload; 16MiB at most
     #[arg(long, env = "BROKER_PAYLOAD_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Messages", default_value_t = bytes(limits::PAYLOAD_BYTES_MAX))]
     pub(crate) payload_bytes_max: ByteSize,
@@ -132,7 +169,7 @@ pub(crate) struct ServeArgs {
     /// The most open connections
     #[arg(long, env = "BROKER_CONNECTIONS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_MAX)]
     pub(crate) connections_max: usize,
-    /// How long a new connection may take to say which protocol it speaks
+    /// How long a new connection may take to say which protocol it speaks, a TLS handshake included
     #[arg(long, env = "BROKER_FIRST_BYTES_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::FIRST_BYTES_TIMEOUT))]
     pub(crate) first_bytes_timeout: Duration,
     /// How long a request may take to arrive
@@ -165,6 +202,14 @@ const COUNT_MAX: usize = 100_000_000;
 const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
 
 impl ServeArgs {
+    pub(crate) fn tls(&self) -> Option<TlsConfig> {
+        let (cert, key) = self.tls_cert.as_ref().zip(self.tls_key.as_ref())?;
+        Some(TlsConfig {
+            client_ca: self.tls_client_ca.clone(),
+            ..TlsConfig::new(cert, key)
+        })
+    }
+
     /// Whether every value is one that can be meant.
     pub(crate) fn check_ceilings(&self) -> anyhow::Result<()> {
         let sizes = [

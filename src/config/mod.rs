@@ -75,10 +75,13 @@ impl TryFrom<ServeArgs> for Config {
         for (name, is_positive) in positive {
             ensure!(is_positive, "{name} is 0: it must be more");
         }
+        let tls = args.tls();
         Ok(Self {
             limits,
             server: ServerConfig {
                 listen: args.listen,
+                tls,
+                insecure_plaintext: args.insecure_plaintext,
                 connections_max: args.connections_max,
                 subscriptions_per_connection_max: args.subscriptions_per_connection_max,
                 first_bytes_timeout: *args.first_bytes_timeout,
