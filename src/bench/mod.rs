@@ -13,7 +13,7 @@ mod sender;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use fanfare::client::{Client, ClientOptions};
+use fanfare::client::{Client, TlsConnector};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -24,7 +24,7 @@ use self::{
     process::Usage,
     report::Report,
 };
-use crate::config::BenchArgs;
+use crate::config::{BenchArgs, ConnectArgs};
 
 /// How long the last messages may take to arrive once nothing more is published.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -43,30 +43,58 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The broker to measure.
+struct Target {
+    server: String,
+    endpoint: Endpoint,
+    /// For an `https` URL.
+    tls: Option<TlsConnector>,
+}
+
+impl Target {
+    fn new(args: &ConnectArgs) -> anyhow::Result<Self> {
+        let options = args.options();
+        let client = Client::connect_lazy(&args.server, options.clone())?;
+        let tls = client
+            .url()
+            .starts_with("https:")
+            .then(|| TlsConnector::new(options.tls.unwrap_or_default(), options.connect_timeout));
+        let endpoint = Endpoint::from_shared(client.url().to_owned())
+            .context("the server's URL is not valid")?
+            .tcp_nodelay(true)
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024);
+        Ok(Self {
+            server: args.server.clone(),
+            endpoint,
+            tls,
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Channel> {
+        let connected = match &self.tls {
+            Some(tls) => self.endpoint.connect_with_connector(tls.clone()).await,
+            None => self.endpoint.connect().await,
+        };
+        connected.with_context(|| format!("no broker answers at {}", self.server))
+    }
+}
+
 async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let size = args.size.as_u64() as usize;
     ensure!(
         size >= STAMP_BYTES,
         "size of {size} bytes is below {STAMP_BYTES}, which time, publisher and position take"
     );
-    let url = Client::connect_lazy(&args.connect.server, ClientOptions::default())?;
-    let endpoint = Endpoint::from_shared(url.url().to_owned())
-        .context("the server's URL is not valid")?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024);
-    let connect = async || -> anyhow::Result<Channel> {
-        let connected = endpoint.connect().await;
-        connected.with_context(|| format!("no broker answers at {}", args.connect.server))
-    };
+    let target = Target::new(&args.connect)?;
     let load = Arc::new(Load::new(&args));
     let idle = args.server_pid.map(Usage::of).transpose()?;
 
     let mut subscribers = JoinSet::new();
-    let mut channel = connect().await?;
+    let mut channel = target.connect().await?;
     for index in 0..args.subscribers {
         if index > 0 && index % args.subscriptions_per_connection == 0 {
-            channel = connect().await?;
+            channel = target.connect().await?;
         }
         let stream = load.subscribe(channel.clone(), index).await?;
         subscribers.spawn(Arc::clone(&load).receive(stream));
@@ -75,7 +103,7 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
 
     let mut publishers = JoinSet::new();
     for index in 0..args.publishers {
-        publishers.spawn(Arc::clone(&load).publish(connect().await?, index, size));
+        publishers.spawn(Arc::clone(&load).publish(target.connect().await?, index, size));
     }
     let bar = progress(*args.warmup + *args.duration);
     watch(&bar, *args.warmup, &load).await;

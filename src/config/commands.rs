@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+use fanfare::client::{ClientOptions, Identity, TlsOptions};
 use humantime::Duration;
 
 use super::args::size;
@@ -20,6 +21,44 @@ pub(crate) struct ConnectArgs {
         default_value = "http://127.0.0.1:1234"
     )]
     pub(crate) server: String,
+    /// Authorities that vouch for an https:// broker, in PEM; without it, those that the system trusts
+    #[arg(long, env = "BROKER_CLIENT_TLS_CA", value_name = "PATH")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// A certificate to show to a broker that asks, in PEM
+    #[arg(
+        long,
+        env = "BROKER_CLIENT_TLS_CERT",
+        value_name = "PATH",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(
+        long,
+        env = "BROKER_CLIENT_TLS_KEY",
+        value_name = "PATH",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The name in the broker's certificate, if it is not the URL's host
+    #[arg(long, env = "BROKER_CLIENT_TLS_SERVER_NAME", value_name = "NAME")]
+    pub(crate) tls_server_name: Option<String>,
+}
+
+impl ConnectArgs {
+    /// The client's options that these are.
+    pub(crate) fn options(&self) -> ClientOptions {
+        let identity = self.tls_cert.clone().zip(self.tls_key.clone());
+        let tls = TlsOptions {
+            ca: self.tls_ca.clone(),
+            identity: identity.map(|(certificate, key)| Identity { certificate, key }),
+            server_name: self.tls_server_name.clone(),
+        };
+        ClientOptions {
+            tls: (tls != TlsOptions::default()).then_some(tls),
+            ..ClientOptions::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
