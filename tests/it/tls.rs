@@ -317,7 +317,8 @@ async fn new_files_reach_new_connections_and_no_live_stream_ends() {
     };
     within(async { while shown(&new).await.is_err() {} }).await;
     assert!(shown(&old).await.is_err());
-    until_metric(&broker, &new, TAKEN, 1).await;
+    // A look in the middle of a write may find the old certificate with an end of the new one.
+    assert!((1..=2).contains(&metric(&broker, &new, TAKEN).await));
 
     // By renaming.
     let newer = Authority::new("newer");
@@ -410,25 +411,24 @@ async fn a_bad_new_file_leaves_the_old_in_force_and_is_counted_once() {
         ..files.server()
     };
     let broker = Running::start_with(over(config), Limits::default()).await;
-    let good = authority.issue("localhost", VALID);
-    let other = authority.issue("localhost", VALID);
+    let [good, other, third] = [(); 3].map(|()| authority.issue("localhost", VALID));
+    // No certificate among them fits a neighbour's key: a look may fall between two writes.
     let bad = [
         Issued {
-            key: other.key.clone(),
-            ..good.clone()
+            certificate: good.certificate.clone(),
+            key: other.key,
         },
         Issued {
             certificate: "garbage".to_owned(),
-            ..good.clone()
+            key: third.key,
         },
         Issued {
+            certificate: third.certificate,
             key: String::new(),
-            ..good.clone()
         },
         authority.issue("localhost", EXPIRED),
         authority.issue("localhost", (3000, 4000)),
     ];
-    // Written as wholes, since a look in between would be a change of its own.
     let replace = |issued: &Issued| {
         files.write_pair("next", issued);
         for kind in ["key", "pem"] {
