@@ -7,11 +7,13 @@
 //! to `topic` and `message`. The domain, [`broker`], knows no gRPC, HTTP, command line, clock or task.
 
 pub mod broker;
+pub mod certificate;
 pub mod client;
 mod grpc;
 mod http;
 pub mod message;
 mod metrics;
+mod pem;
 pub mod server;
 pub mod topic;
 pub mod wire;

@@ -15,7 +15,7 @@ mod tally;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use fanfare::client::{Client, ClientOptions};
+use fanfare::client::{Client, TlsConnector};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -26,7 +26,7 @@ use self::{
     process::Usage,
     report::Report,
 };
-use crate::config::BenchArgs;
+use crate::config::{BenchArgs, ConnectArgs};
 
 /// How long the last messages may take to arrive once nothing more is published.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -45,21 +45,58 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The broker to measure.
+struct Target {
+    server: String,
+    endpoint: Endpoint,
+    /// For an `https` URL.
+    tls: Option<TlsConnector>,
+}
+
+impl Target {
+    fn new(args: &ConnectArgs) -> anyhow::Result<Self> {
+        let options = args.options();
+        let client = Client::connect_lazy(&args.server, options.clone())?;
+        let tls = client
+            .url()
+            .starts_with("https:")
+            .then(|| TlsConnector::new(options.tls.unwrap_or_default(), options.connect_timeout));
+        let endpoint = Endpoint::from_shared(client.url().to_owned())
+            .context("the server's URL is not valid")?
+            .tcp_nodelay(true)
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024);
+        Ok(Self {
+            server: args.server.clone(),
+            endpoint,
+            tls,
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Channel> {
+        let connected = match &self.tls {
+            Some(tls) => self.endpoint.connect_with_connector(tls.clone()).await,
+            None => self.endpoint.connect().await,
+        };
+        connected.with_context(|| format!("no broker answers at {}", self.server))
+    }
+}
+
 async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let size = args.size.as_u64() as usize;
     ensure!(
         size >= STAMP_BYTES,
         "size of {size} bytes is below {STAMP_BYTES}, which time, publisher and position take"
     );
-    let server = &args.connect.server;
+    let target = Target::new(&args.connect)?;
     let load = Arc::new(Load::new(&args));
     let idle = args.server_pid.map(Usage::of).transpose()?;
 
     let mut subscribers = JoinSet::new();
-    let mut channel = connect(server).await?;
+    let mut channel = target.connect().await?;
     for index in 0..args.subscribers {
         if index > 0 && index % args.subscriptions_per_connection == 0 {
-            channel = connect(server).await?;
+            channel = target.connect().await?;
         }
         let stream = load.subscribe(channel.clone(), index).await?;
         subscribers.spawn(Arc::clone(&load).receive(stream, index));
@@ -69,7 +106,7 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let mut publishers = JoinSet::new();
     let mut channels = Vec::new();
     for _ in 0..args.publishers {
-        channels.push(connect(server).await?);
+        channels.push(target.connect().await?);
     }
     let pacer = args.rate.map(|rate| load.pacer(rate));
     for (index, channel) in channels.into_iter().enumerate() {
@@ -116,17 +153,6 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
         }),
         latency: received.latency,
     })
-}
-
-async fn connect(server: &str) -> anyhow::Result<Channel> {
-    let url = Client::connect_lazy(server, ClientOptions::default())?;
-    let endpoint = Endpoint::from_shared(url.url().to_owned())
-        .context("the server's URL is not valid")?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024);
-    let connected = endpoint.connect().await;
-    connected.with_context(|| format!("no broker answers at {server}"))
 }
 
 /// Shows progress for a time.

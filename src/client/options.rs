@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::tls::TlsOptions;
+
 /// A broker that takes longer to accept a connection is down, or behind a firewall.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The broker answers at once; what remains is a reconnect, [`CONNECT_TIMEOUT`] long, and a margin.
@@ -32,7 +34,7 @@ pub const REJECTIONS_KEPT_MAX: usize = 10_000;
 /// The bounds of a client's waits, and what it does when its connection breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// How long a connection may take to come about. [`CONNECT_TIMEOUT`] by default.
+    /// How long a connection may take to come about, with its TLS handshake. [`CONNECT_TIMEOUT`] by default.
     pub connect_timeout: Duration,
     /// How long a call may take, a reconnect included; the broker is told. For a subscription, how
     /// long it may take to go live. [`REQUEST_TIMEOUT`] by default.
@@ -48,6 +50,9 @@ pub struct ClientOptions {
     pub reconnect: bool,
     /// How long subscriptions wait before each attempt to come back.
     pub backoff: Backoff,
+    /// What is special about the TLS of an `https://` URL; the system's trust decides otherwise. None by
+    /// default.
+    pub tls: Option<TlsOptions>,
 }
 
 impl Default for ClientOptions {
@@ -59,6 +64,7 @@ impl Default for ClientOptions {
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             reconnect: true,
             backoff: Backoff::default(),
+            tls: None,
         }
     }
 }

@@ -3,15 +3,19 @@
 //! A flag wins over its environment variable, that over the default; all are in `--help`.
 
 mod args;
+mod commands;
 
 use std::ops::RangeInclusive;
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
 
-pub(crate) use self::args::{
-    BenchArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat,
-    OverflowArg, PubArgs, PublishMethod, ServeArgs, SubArgs,
+pub(crate) use self::{
+    args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
+    commands::{
+        BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
+        PublishMethod, SubArgs,
+    },
 };
 
 /// What serving needs.
@@ -71,10 +75,13 @@ impl TryFrom<ServeArgs> for Config {
         for (name, is_positive) in positive {
             ensure!(is_positive, "{name} is 0: it must be more");
         }
+        let tls = args.tls();
         Ok(Self {
             limits,
             server: ServerConfig {
                 listen: args.listen,
+                tls,
+                insecure_plaintext: args.insecure_plaintext,
                 connections_max: args.connections_max,
                 subscriptions_per_connection_max: args.subscriptions_per_connection_max,
                 first_bytes_timeout: *args.first_bytes_timeout,

@@ -322,7 +322,7 @@ mod tests {
             .collect();
         let body = Body::from_stream(tokio_stream::iter(chunks));
         let receiving = receiving();
-        let share = ConnectionShare::new(1);
+        let share = ConnectionShare::new(1, None);
         let read = read_request(body, Deadline::default(), &receiving, &share).await;
         assert_eq!(share.receiving_bytes().load(Ordering::Relaxed), 0);
         assert_eq!(receiving.bytes.into_inner(), 0, "all bytes are given back");
@@ -377,7 +377,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_never_arrives_is_given_up() {
         let never = || Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
-        let (receiving, share) = (receiving(), ConnectionShare::new(1));
+        let (receiving, share) = (receiving(), ConnectionShare::new(1, None));
         let read =
             |deadline| read_request::<pb::PublishRequest>(never(), deadline, &receiving, &share);
         assert_eq!(
@@ -405,7 +405,7 @@ mod tests {
                     .await
             }
         };
-        let shares = [ConnectionShare::new(1), ConnectionShare::new(1)];
+        let shares = [ConnectionShare::new(1, None), ConnectionShare::new(1, None)];
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut held: Vec<_> = [&shares[0], &shares[0], &shares[1]]
             .map(|share| Box::pin(stuck(share)))
@@ -431,7 +431,7 @@ mod tests {
             bytes_max: 1 << 30,
             ..receiving()
         };
-        let share = ConnectionShare::new(1);
+        let share = ConnectionShare::new(1, None);
         let mut received = Received::new(&receiving, &share);
         received.extend(&vec![0; 1 << 20]).unwrap();
         let mut buffer = received.take();

@@ -5,8 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use crate::certificate::CertificateNames;
+
 /// A connection's share: the subscriptions that it may hold, and the bytes of its requests that have
-/// not arrived completely. The front door passes it along with each request.
+/// not arrived completely. The front door passes it along with each request, with the names that the
+/// peer has proved.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionShare(Arc<Share>);
 
@@ -15,6 +18,7 @@ struct Share {
     subscriptions: AtomicUsize,
     subscriptions_max: usize,
     receiving_bytes: AtomicUsize,
+    certificate: Option<CertificateNames>,
 }
 
 /// One subscription's slot, free again when dropped.
@@ -22,12 +26,18 @@ struct Share {
 pub(crate) struct Slot(ConnectionShare);
 
 impl ConnectionShare {
-    pub(crate) fn new(subscriptions_max: usize) -> Self {
+    pub(crate) fn new(subscriptions_max: usize, certificate: Option<CertificateNames>) -> Self {
         Self(Arc::new(Share {
             subscriptions: AtomicUsize::new(0),
             subscriptions_max,
             receiving_bytes: AtomicUsize::new(0),
+            certificate,
         }))
+    }
+
+    /// The names in the peer's certificate; `None` where no certificate is demanded.
+    pub(crate) fn certificate(&self) -> Option<&CertificateNames> {
+        self.0.certificate.as_ref()
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {
@@ -62,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_free_again_when_dropped() {
-        let share = ConnectionShare::new(1);
+        let share = ConnectionShare::new(1, None);
         let slot = share.acquire();
         assert!(slot.is_some());
         assert!(share.acquire().is_none());

@@ -25,13 +25,14 @@ use super::{
     connection::{BoxFuture, Context},
     outbox::Outgoing,
 };
-use crate::{grpc::ConnectionShare, metrics::Limit};
+use crate::{certificate::CertificateNames, grpc::ConnectionShare, metrics::Limit};
 
 /// Greets the peer; returns what serves the connection to its end.
 pub(super) async fn open<S, T>(
     stream: S,
     outgoing: Outgoing<T>,
     context: &Arc<Context>,
+    certificate: Option<CertificateNames>,
 ) -> Result<BoxFuture<()>, h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -39,7 +40,9 @@ where
 {
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
-    Ok(serve(connection, outgoing, Arc::clone(context)))
+    let subscriptions_max = context.config.subscriptions_per_connection_max;
+    let share = ConnectionShare::new(subscriptions_max, certificate);
+    Ok(serve(connection, outgoing, Arc::clone(context), share))
 }
 
 /// Not an `async fn`, whose future would have room for the connection twice. What the connection has to
@@ -48,6 +51,7 @@ fn serve<S, T>(
     mut connection: h2::server::Connection<S, Bytes>,
     outgoing: Outgoing<T>,
     context: Arc<Context>,
+    share: ConnectionShare,
 ) -> BoxFuture<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -55,7 +59,7 @@ where
 {
     Box::pin(async move {
         {
-            let mut serving = pin!(try_serve(&mut connection, &context));
+            let mut serving = pin!(try_serve(&mut connection, &context, &share));
             let served = poll_fn(|cx| {
                 let served = serving.as_mut().poll(cx);
                 match outgoing.poll_pass_on(cx) {
@@ -86,13 +90,13 @@ enum Error {
 async fn try_serve<S>(
     connection: &mut h2::server::Connection<S, Bytes>,
     context: &Arc<Context>,
+    share: &ConnectionShare,
 ) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = &context.config;
     let ping_pong = connection.ping_pong().expect("it is taken once");
-    let share = ConnectionShare::new(config.subscriptions_per_connection_max);
     let mut calls = FuturesUnordered::new();
     let mut started = 0_u64;
     let mut finishing = false;
@@ -111,7 +115,7 @@ where
                 Some(accepted) => {
                     let (request, respond) = accepted?;
                     started += 1;
-                    calls.push(Call::new(request, respond, context, &share));
+                    calls.push(Call::new(request, respond, context, share));
                 }
                 None => return Ok(()),
             },
