@@ -174,7 +174,8 @@ fn deliver_to_group(
         return Some(serve(first, push));
     }
     let mut in_turn: Vec<_> = wanting().collect();
-    in_turn.sort_by_key(served);
+    // Each turn is read once: other topics change them meanwhile.
+    in_turn.sort_by_cached_key(served);
     for member in &in_turn {
         let push = member.mailbox.offer(delivery);
         if push.outcome == Outcome::Buffered {
