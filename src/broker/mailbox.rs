@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use super::{
     batch::Batch,
     budget::Budget,
+    ended::{EndReason, Ended},
     ledger::{Ledger, MissReason},
+    memory::Held,
     queue::{BatchLimit, MailboxSize, Queue, Room, Taken},
     wakers::{Wakers, replace_waker},
 };
@@ -31,29 +33,6 @@ pub enum OverflowPolicy {
     DropOldest,
     /// Ends the subscription; what the mailbox held is lost.
     Disconnect,
-}
-
-/// Why the broker ended a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The mailbox overflowed under [`OverflowPolicy::Disconnect`].
-    Overflow,
-    /// The reader took nothing for too long while messages waited.
-    Stalled,
-    /// The broker is shutting down; what was buffered is delivered first.
-    Draining,
-    /// The subscriber itself unsubscribed.
-    Unsubscribed,
-}
-
-/// The end of a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the subscription ended ({reason:?}), {missed} messages missed")]
-pub struct Ended {
-    /// Why it ended.
-    pub reason: EndReason,
-    /// Messages lost that no batch has told yet.
-    pub missed: u64,
 }
 
 /// What became of one push.
@@ -94,6 +73,8 @@ struct State {
     end_watch: Option<Waker>,
     /// Whether the reader took something since the last tick.
     progressed: bool,
+    /// The queue's own memory, beside that of what waits in it.
+    table: Option<Held>,
     /// Ticks in a row at which messages waited, here or in the reader's hand, and none had moved.
     idle_ticks: u32,
 }
@@ -255,6 +236,7 @@ impl Mailbox {
             debug_assert!(state.end.is_none(), "the lane lets go of those that end");
             state.ledger.matched += batch.len() as u64;
             state.queue.push_batch(batch);
+            self.weigh(&mut state);
         }
         state.end.is_none().then(|| state.queue.room(self.size))
     }
@@ -292,6 +274,23 @@ impl Mailbox {
         (state.ledger(), state.wakers())
     }
 
+    /// What ending the mailbox would free at most, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.queue.bytes() + state.in_hand_bytes
+    }
+
+    /// Ends the mailbox for want of memory. The one who watches for the end is woken when it is closed.
+    /// Returns whether it had not ended before.
+    pub(crate) fn shed(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return false;
+        }
+        self.abandon(&mut state, EndReason::Shed, MissReason::Shed);
+        true
+    }
+
     /// One step of the stall clock. Says why the subscription is over and should leave the registry,
     /// if it is: it overflowed, or took nothing at `ticks_max` ticks in a row while messages waited.
     /// Whoever waits for it is woken when it is closed.
@@ -306,6 +305,7 @@ impl Mailbox {
         if !waiting && !state.progressed {
             // A burst's buffer does not outlive the burst by more than a tick.
             state.queue.shrink();
+            state.table = None;
         }
         if !waiting || state.progressed {
             state.progressed = false;
@@ -337,7 +337,18 @@ impl Mailbox {
             return Err(Full::Budget);
         }
         state.queue.push(delivery);
+        self.weigh(state);
         Ok(())
+    }
+
+    /// Counts the memory of the queue itself, which grows and shrinks in steps.
+    fn weigh(&self, state: &mut State) {
+        let bytes = state.queue.table_bytes();
+        match &mut state.table {
+            Some(table) => table.set(bytes),
+            None if bytes > 0 => state.table = Some(self.budget.memory().hold(bytes)),
+            None => {}
+        }
     }
 
     fn free_in_hand(&self, state: &mut State) {
@@ -348,6 +359,7 @@ impl Mailbox {
     /// Ends the mailbox and counts what it held as missed.
     fn abandon(&self, state: &mut State, end: EndReason, reason: MissReason) {
         let abandoned = std::mem::take(&mut state.queue);
+        state.table = None;
         self.budget.release(abandoned.bytes());
         state.miss(reason, abandoned.messages() as u64);
         state.end = Some(end);
@@ -403,7 +415,11 @@ mod tests {
             messages,
             bytes: 1 << 20,
         };
-        Mailbox::new(size, policy, Arc::new(Budget::new(1 << 30)))
+        Mailbox::new(
+            size,
+            policy,
+            Arc::new(Budget::with_unlimited_memory(1 << 30)),
+        )
     }
 
     const ALL: BatchLimit = BatchLimit {
@@ -472,7 +488,7 @@ mod tests {
             messages: 100,
             bytes: 3_000,
         };
-        let budget = Arc::new(Budget::new(1 << 30));
+        let budget = Arc::new(Budget::with_unlimited_memory(1 << 30));
         let mailbox = Mailbox::new(size, OverflowPolicy::DropOldest, Arc::clone(&budget));
         let large = delivery(3, 2_000).size();
         drop(mailbox.push(&delivery(1, 10)));
@@ -492,7 +508,7 @@ mod tests {
             messages: 100,
             bytes: 1 << 20,
         };
-        let budget = Arc::new(Budget::new(2 * delivery(1, 1).size()));
+        let budget = Arc::new(Budget::with_unlimited_memory(2 * delivery(1, 1).size()));
         let first = Mailbox::new(size, OverflowPolicy::DropNewest, Arc::clone(&budget));
         let second = Mailbox::new(size, OverflowPolicy::DropOldest, Arc::clone(&budget));
         push_all(&first, 1..=3);
@@ -628,15 +644,17 @@ mod tests {
         Offer,
         Take(usize),
         Tick,
+        Shed,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            2 => (1u64..6, 1usize..2_000).prop_map(|(messages, size)| Step::Accept(messages, size)),
-            5 => (0usize..2_000).prop_map(Step::Push),
-            1 => Just(Step::Offer),
-            2 => (1usize..6).prop_map(Step::Take),
-            1 => Just(Step::Tick),
+            20 => (1u64..6, 1usize..2_000).prop_map(|(messages, size)| Step::Accept(messages, size)),
+            50 => (0usize..2_000).prop_map(Step::Push),
+            10 => Just(Step::Offer),
+            20 => (1usize..6).prop_map(Step::Take),
+            3 => Just(Step::Tick),
+            1 => Just(Step::Shed),
         ];
         prop::collection::vec(step, 0..200)
     }
@@ -656,7 +674,7 @@ mod tests {
             policy in policies(),
             capacity in 1usize..20,
         ) {
-            let budget = Arc::new(Budget::new(30_000));
+            let budget = Arc::new(Budget::with_unlimited_memory(30_000));
             let size = MailboxSize { messages: capacity, bytes: 20_000 };
             let mailbox = Mailbox::new(size, policy, Arc::clone(&budget));
             let (mut sequence, mut matched, mut told, mut last) = (0, 0, 0, 0);
@@ -700,6 +718,9 @@ mod tests {
                     Step::Tick => {
                         mailbox.tick(3);
                     }
+                    Step::Shed => {
+                        mailbox.shed();
+                    }
                 }
                 let ledger = mailbox.ledger();
                 prop_assert!(ledger.balances(), "{ledger:?}");
@@ -712,6 +733,7 @@ mod tests {
             prop_assert!(mailbox.close().0.balances());
             mailbox.pass_on();
             prop_assert_eq!(budget.used(), 0);
+            prop_assert_eq!(budget.memory().used(), 0);
         }
     }
 }

@@ -98,7 +98,11 @@ pub(crate) struct ServeArgs {
     /// A mailbox's bound in bytes
     #[arg(long, env = "BROKER_MAILBOX_BYTES", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::MAILBOX_BYTES))]
     pub(crate) mailbox_bytes: ByteSize,
-    /// The bound in bytes on all mailboxes together
+    /// The most memory for all that grows with the load, in the whole process. Above 80 % of it new
+    /// subscriptions are refused, from 95 % on the largest mailboxes are ended
+    #[arg(long, env = "BROKER_MEMORY_BUDGET", value_name = "SIZE", value_parser = size, default_value_t = bytes(limits::MEMORY_BUDGET))]
+    pub(crate) memory_budget: ByteSize,
+    /// The bound in bytes on all mailboxes together, a message counted in each that it waits in
     #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
     pub(crate) buffered_bytes_max: ByteSize,
     /// The most live subscriptions
@@ -130,6 +134,21 @@ pub(crate) struct ServeArgs {
     /// The most open connections
     #[arg(long, env = "BROKER_CONNECTIONS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_MAX)]
     pub(crate) connections_max: usize,
+    /// The most open connections from one address; of IPv6, from one network of 64 bits
+    #[arg(long, env = "BROKER_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_PER_ADDRESS_MAX)]
+    pub(crate) connections_per_address_max: usize,
+    /// The most connections that have not said yet which protocol they speak; from one address half of them
+    #[arg(long, env = "BROKER_HANDSHAKES_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::HANDSHAKES_MAX)]
+    pub(crate) handshakes_max: usize,
+    /// How many messages a second one connection may publish; 0 does not bound it
+    #[arg(
+        long,
+        env = "BROKER_PUBLISH_RATE_MAX",
+        value_name = "N",
+        help_heading = "Connections",
+        default_value_t = 0
+    )]
+    pub(crate) publish_rate_max: u32,
     /// How long a new connection may take to say which protocol it speaks
     #[arg(long, env = "BROKER_FIRST_BYTES_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::FIRST_BYTES_TIMEOUT))]
     pub(crate) first_bytes_timeout: Duration,
@@ -167,6 +186,7 @@ impl ServeArgs {
     pub(crate) fn check_ceilings(&self) -> anyhow::Result<()> {
         let sizes = [
             ("mailbox_bytes", self.mailbox_bytes),
+            ("memory_budget", self.memory_budget),
             ("buffered_bytes_max", self.buffered_bytes_max),
             ("receiving_bytes_max", self.receiving_bytes_max),
         ];
@@ -183,6 +203,11 @@ impl ServeArgs {
             ("tags_max", self.tags_max),
             ("idle_topics_max", self.idle_topics_max),
             ("connections_max", self.connections_max),
+            (
+                "connections_per_address_max",
+                self.connections_per_address_max,
+            ),
+            ("handshakes_max", self.handshakes_max),
         ];
         for (name, count) in counts {
             anyhow::ensure!(count <= COUNT_MAX, "{name} of {count} exceeds {COUNT_MAX}");

@@ -4,7 +4,7 @@
 
 mod args;
 
-use std::ops::RangeInclusive;
+use std::{num::NonZeroU32, ops::RangeInclusive};
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
@@ -41,6 +41,7 @@ impl TryFrom<ServeArgs> for Config {
             mailbox_capacity: args.mailbox_capacity,
             mailbox_capacity_max: args.mailbox_capacity_max,
             mailbox_bytes: args.mailbox_bytes.as_u64() as usize,
+            memory_budget: args.memory_budget.as_u64() as usize,
             buffered_bytes_max: args.buffered_bytes_max.as_u64() as usize,
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
@@ -56,6 +57,11 @@ impl TryFrom<ServeArgs> for Config {
         );
         let positive = [
             ("connections_max", args.connections_max > 0),
+            (
+                "connections_per_address_max",
+                args.connections_per_address_max > 0,
+            ),
+            ("handshakes_max", args.handshakes_max > 0),
             (
                 "subscriptions_per_connection_max",
                 args.subscriptions_per_connection_max > 0,
@@ -76,6 +82,9 @@ impl TryFrom<ServeArgs> for Config {
             server: ServerConfig {
                 listen: args.listen,
                 connections_max: args.connections_max,
+                connections_per_address_max: args.connections_per_address_max,
+                handshakes_max: args.handshakes_max,
+                publish_rate_max: NonZeroU32::new(args.publish_rate_max),
                 subscriptions_per_connection_max: args.subscriptions_per_connection_max,
                 first_bytes_timeout: *args.first_bytes_timeout,
                 keepalive_interval: *args.keepalive_interval,

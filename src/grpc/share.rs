@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use super::rate::{PublishRate, PublishRateExceeded};
+
 /// A connection's share: the subscriptions that it may hold, and the bytes of its requests that have
 /// not arrived completely. The front door passes it along with each request.
 #[derive(Clone, Debug)]
@@ -15,6 +17,7 @@ struct Share {
     subscriptions: AtomicUsize,
     subscriptions_max: usize,
     receiving_bytes: AtomicUsize,
+    publish_rate: Option<PublishRate>,
 }
 
 /// One subscription's slot, free again when dropped.
@@ -27,7 +30,23 @@ impl ConnectionShare {
             subscriptions: AtomicUsize::new(0),
             subscriptions_max,
             receiving_bytes: AtomicUsize::new(0),
+            publish_rate: None,
         }))
+    }
+
+    /// Bounds how fast the connection may publish.
+    pub(crate) fn with_publish_rate(mut self, rate: Option<PublishRate>) -> Self {
+        let share = Arc::get_mut(&mut self.0).expect("nobody else has it yet");
+        share.publish_rate = rate;
+        self
+    }
+
+    /// Takes one message from what the connection may publish now.
+    pub(super) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
+        self.0
+            .publish_rate
+            .as_ref()
+            .map_or(Ok(()), PublishRate::take)
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {

@@ -10,6 +10,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,7 +30,7 @@ use super::{
     status::{Refusal, deadline_trailers, ended_trailers},
 };
 use crate::{
-    broker::{BatchLimit, Subscription, Taken},
+    broker::{BatchLimit, Memory, Subscription, Taken},
     wire::{
         Subscribe,
         frame::{Form, put_delivery, put_heartbeat, put_missed, put_missed_before},
@@ -100,6 +101,7 @@ async fn open_stream(
         deadline: deadline
             .at()
             .map(|at| Box::pin(tokio::time::sleep_until(at))),
+        memory: Arc::clone(subscription.memory()),
         subscription: Some(subscription),
         form,
         chunks: VecDeque::new(),
@@ -112,6 +114,7 @@ async fn open_stream(
 struct DeliveryStream {
     /// `None` once the trailers are out.
     subscription: Option<Subscription>,
+    memory: Arc<Memory>,
     form: Form,
     heartbeat: Option<Heartbeat>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -152,6 +155,7 @@ impl DeliveryStream {
 
 /// Makes chunks of what is taken from a mailbox.
 struct Chunks<'c> {
+    memory: &'c Arc<Memory>,
     form: Form,
     whole: &'c mut VecDeque<Bytes>,
     /// Few bytes that go as they are, if they stay alone.
@@ -217,7 +221,14 @@ impl Chunks<'_> {
             self.whole.push_back(std::mem::take(&mut self.alone));
         }
         if !self.gathered.is_empty() {
-            self.whole.push_back(self.gathered.split().freeze());
+            let gathered = self.gathered.split().freeze();
+            // A few bytes are within what each subscription is counted for.
+            self.whole
+                .push_back(if gathered.len() >= FRAMES_BYTES_COPIED_MAX {
+                    self.memory.count(gathered)
+                } else {
+                    gathered
+                });
         }
     }
 }
@@ -247,6 +258,7 @@ impl http_body::Body for DeliveryStream {
                 return this.end(deadline_trailers());
             }
             let mut chunks = Chunks {
+                memory: &this.memory,
                 form: this.form,
                 whole: &mut this.chunks,
                 alone: Bytes::new(),

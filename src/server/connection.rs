@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
+    addresses::Entry,
     config::{self, ServerConfig},
     http2,
     outbox::Outbox,
@@ -41,15 +42,18 @@ pub(super) struct Context {
 pub(super) fn serve<H>(
     stream: TcpStream,
     context: Arc<Context>,
+    mut entry: Entry,
     held: H,
 ) -> impl Future<Output = ()> + use<H> {
     // A box each, since beginning takes more memory than going on, and a connection lasts for days.
     let opening = Box::pin(open(stream, context));
     async move {
-        if let Some(serving) = opening.await {
+        let opened = opening.await;
+        entry.greeted();
+        if let Some(serving) = opened {
             serving.await;
         }
-        drop(held);
+        drop((entry, held));
     }
 }
 
@@ -68,7 +72,8 @@ async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()
     let write_timeout = config
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
-    let (stream, outgoing) = Outbox::new(stream, write_timeout);
+    let memory = Arc::clone(context.pubsub.broker.memory());
+    let (stream, outgoing) = Outbox::new(stream, write_timeout, memory);
     let sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)).await;
     match sniffed {
         Ok(Ok(Some((Protocol::Http2, stream)))) => {

@@ -4,9 +4,11 @@
 //! [`ServerConfig`]. When [`Server::run`] returns, no connection and no stream is left.
 
 mod accept;
+mod addresses;
 mod call;
 mod config;
 mod connection;
+mod frame_guard;
 mod http2;
 mod outbox;
 mod routes;
@@ -184,8 +186,16 @@ async fn keep_time(broker: &Broker, context: &Context) {
     };
     let mut stall = every(context.config.stall_timeout / STALL_TICKS);
     let mut age = every(context.config.topic_idle_timeout);
+    let mut relief = every(RELIEF_INTERVAL);
     loop {
         tokio::select! {
+            _ = relief.tick() => {
+                let shed = broker.relieve();
+                if shed > 0 {
+                    context.metrics.reject_many(Limit::Shed, shed as u64);
+                    tracing::warn!(subscriptions = shed, "ended the largest mailboxes: memory is short");
+                }
+            }
             _ = stall.tick() => {
                 let ended = broker.tick(STALL_TICKS);
                 if ended > 0 {

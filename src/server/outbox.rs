@@ -26,6 +26,8 @@ use tokio::{
     time::Sleep,
 };
 
+use crate::broker::{Held, Memory};
+
 /// As much as a socket's send buffer commonly takes at once.
 const GATHERED_BYTES_MAX: usize = 128 * 1024;
 
@@ -51,17 +53,25 @@ struct State<S> {
     gathered: BytesMut,
     is_passed_on: bool,
     timeout: Duration,
-    /// Runs while a write waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    memory: Arc<Memory>,
+    waiting: Option<Waiting>,
+}
+
+/// While a write waits: the time it is given, and what is gathered meanwhile.
+#[derive(Debug)]
+struct Waiting {
+    left: Pin<Box<Sleep>>,
+    _held: Held,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> (Self, Outgoing<S>) {
+    pub(super) fn new(stream: S, timeout: Duration, memory: Arc<Memory>) -> (Self, Outgoing<S>) {
         let state = Arc::new(Mutex::new(State {
             stream,
             gathered: BytesMut::new(),
             is_passed_on: false,
             timeout,
+            memory,
             waiting: None,
         }));
         (Self(Arc::clone(&state)), Outgoing(state))
@@ -72,6 +82,14 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
     /// From now on, what was flushed is written by [`poll_pass_on`](Self::poll_pass_on).
     pub(super) fn take_over(&self) {
         self.0.lock().is_passed_on = true;
+    }
+
+    /// Adds last words to what was gathered, if there is room: then what is there ends with a whole frame.
+    pub(super) fn put(&self, words: &[u8]) {
+        let mut state = self.0.lock();
+        if state.gathered.len() + words.len() <= GATHERED_BYTES_MAX {
+            state.gathered.extend_from_slice(words);
+        }
     }
 
     /// Writes what was gathered. Ready once nothing is left.
@@ -121,11 +139,12 @@ impl<S: AsyncWrite + Unpin> State<S> {
             self.waiting = None;
             return written;
         }
-        let timeout = self.timeout;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        std::task::ready!(waiting.as_mut().poll(cx));
+        let (timeout, memory) = (self.timeout, &self.memory);
+        let waiting = self.waiting.get_or_insert_with(|| Waiting {
+            left: Box::pin(tokio::time::sleep(timeout)),
+            _held: memory.hold(GATHERED_BYTES_MAX),
+        });
+        std::task::ready!(waiting.left.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -193,10 +212,14 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
+    fn memory() -> Arc<Memory> {
+        Arc::new(Memory::new(1 << 30))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_write_that_makes_no_progress_times_out() {
         let (_peer, stream) = tokio::io::duplex(4);
-        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream, TIMEOUT, memory());
         stream.write_all(b"too much").await.unwrap();
         let error = stream.flush().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -205,7 +228,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_begins_the_time_anew() {
         let (mut peer, stream) = tokio::io::duplex(1);
-        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream, TIMEOUT, memory());
         let slow = async {
             for _ in 0..5 {
                 tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
@@ -223,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn writes_are_gathered_up_to_a_bound_and_leave_in_order() {
         let (mut peer, stream) = tokio::io::duplex(GATHERED_BYTES_MAX);
-        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream, TIMEOUT, memory());
         let parts: Vec<u8> = (0..=255).cycle().take(3 * GATHERED_BYTES_MAX).collect();
         let reading = async {
             let mut read = vec![0; parts.len()];
@@ -249,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_flushed_waits_for_whoever_passes_it_on() {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let (mut stream, outgoing) = Outbox::new(stream, TIMEOUT);
+        let (mut stream, outgoing) = Outbox::new(stream, TIMEOUT, memory());
         outgoing.take_over();
         stream.write_all(b"first ").await.unwrap();
         stream.flush().await.unwrap();

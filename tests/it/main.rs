@@ -4,6 +4,8 @@
     reason = "a test that cannot go on should say where, and fail"
 )]
 
+mod abuse;
+mod attack;
 mod cli;
 mod client;
 mod delivery;
