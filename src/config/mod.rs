@@ -3,6 +3,7 @@
 //! A flag wins over its environment variable, that over the default; all are in `--help`.
 
 mod args;
+mod ceilings;
 
 use std::{num::NonZeroU32, ops::RangeInclusive};
 

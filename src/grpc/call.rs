@@ -451,6 +451,30 @@ mod tests {
     }
 
     #[test]
+    fn what_arrives_counts_in_the_account_of_memory_and_ends_with_it() {
+        let receiving = Receiving {
+            bytes_max: 1 << 30,
+            memory: Arc::new(Memory::new(100)),
+            ..receiving()
+        };
+        let share = ConnectionShare::new(1);
+        let mut received = Received::new(&receiving, &share);
+        received.extend(&[0; 60]).unwrap();
+        let error = received.extend(&[0; 41]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the memory budget of 100 bytes is used up"
+        );
+        received.extend(&[0; 40]).unwrap();
+        let mut buffer = received.take();
+        buffer.advance(90);
+        received.put_back(buffer);
+        assert_eq!(receiving.memory.used(), 10);
+        drop(received);
+        assert_eq!(receiving.memory.used(), 0);
+    }
+
+    #[test]
     fn the_rest_of_a_large_message_keeps_none_of_its_memory() {
         let receiving = Receiving {
             bytes_max: 1 << 30,

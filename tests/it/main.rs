@@ -14,6 +14,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod overflow;
+mod overload;
 mod publish_stream;
 mod publisher;
 mod pubsub;
