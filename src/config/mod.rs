@@ -3,7 +3,7 @@
 //! A flag wins over its environment variable, that over the default; all are in `--help`.
 
 mod args;
-mod ceilings;
+mod bounds;
 
 use std::{num::NonZeroU32, ops::RangeInclusive};
 
@@ -35,6 +35,7 @@ impl TryFrom<ServeArgs> for Config {
             args.heartbeat_interval_max,
         );
         args.check_ceilings()?;
+        args.check_floors()?;
         let limits = Limits {
             payload_bytes_max: args.payload_bytes_max.as_u64() as usize,
             attributes_max: args.attributes_max,
@@ -56,28 +57,6 @@ impl TryFrom<ServeArgs> for Config {
              allowed",
             args.receiving_bytes_max.as_u64(),
         );
-        let positive = [
-            ("connections_max", args.connections_max > 0),
-            (
-                "connections_per_address_max",
-                args.connections_per_address_max > 0,
-            ),
-            ("handshakes_max", args.handshakes_max > 0),
-            (
-                "subscriptions_per_connection_max",
-                args.subscriptions_per_connection_max > 0,
-            ),
-            ("first_bytes_timeout", !args.first_bytes_timeout.is_zero()),
-            ("keepalive_interval", !args.keepalive_interval.is_zero()),
-            ("keepalive_timeout", !args.keepalive_timeout.is_zero()),
-            ("idle_timeout", !args.idle_timeout.is_zero()),
-            ("request_timeout", !args.request_timeout.is_zero()),
-            ("stall_timeout", !args.stall_timeout.is_zero()),
-            ("topic_idle_timeout", !args.topic_idle_timeout.is_zero()),
-        ];
-        for (name, is_positive) in positive {
-            ensure!(is_positive, "{name} is 0: it must be more");
-        }
         Ok(Self {
             limits,
             server: ServerConfig {

@@ -129,3 +129,16 @@ impl Default for ServerConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stalls_or_is_gone_leaves_within_the_time_promised() {
+        let stalled = STALL_TIMEOUT + STALL_TIMEOUT / STALL_TICKS;
+        assert!(stalled <= Duration::from_secs(11));
+        let half_open = KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT;
+        assert!(half_open <= Duration::from_secs(35));
+    }
+}

@@ -1,4 +1,5 @@
-//! What can be meant: values beyond it are typing errors, and would overflow what is computed with them.
+//! What can be meant: values beyond it are typing errors, and would overflow what is computed with them, or
+//! refuse everything.
 
 use bytesize::ByteSize;
 use humantime::Duration;
@@ -56,6 +57,33 @@ impl ServeArgs {
         for (name, time) in times {
             let max = Duration::from(TIME_MAX);
             anyhow::ensure!(*time <= TIME_MAX, "{name} of {time} exceeds {max}");
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is zero that would refuse everything, or run out at once.
+    pub(crate) fn check_floors(&self) -> anyhow::Result<()> {
+        let positive = [
+            ("connections_max", self.connections_max > 0),
+            (
+                "connections_per_address_max",
+                self.connections_per_address_max > 0,
+            ),
+            ("handshakes_max", self.handshakes_max > 0),
+            (
+                "subscriptions_per_connection_max",
+                self.subscriptions_per_connection_max > 0,
+            ),
+            ("first_bytes_timeout", !self.first_bytes_timeout.is_zero()),
+            ("keepalive_interval", !self.keepalive_interval.is_zero()),
+            ("keepalive_timeout", !self.keepalive_timeout.is_zero()),
+            ("idle_timeout", !self.idle_timeout.is_zero()),
+            ("request_timeout", !self.request_timeout.is_zero()),
+            ("stall_timeout", !self.stall_timeout.is_zero()),
+            ("topic_idle_timeout", !self.topic_idle_timeout.is_zero()),
+        ];
+        for (name, is_positive) in positive {
+            anyhow::ensure!(is_positive, "{name} is 0: it must be more");
         }
         Ok(())
     }
