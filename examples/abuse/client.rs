@@ -1,6 +1,6 @@
 //! The client that behaves: what it publishes arrives, or it says so.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use fanfare::wire::pb::{
@@ -50,12 +50,8 @@ pub(crate) async fn subscribe(
         .into_inner())
 }
 
-/// Publishes and reads for a time, beside something that goes on meanwhile.
-pub(crate) async fn measure(
-    address: SocketAddr,
-    duration: Duration,
-    meanwhile: impl Future<Output = ()>,
-) -> anyhow::Result<Figures> {
+/// Publishes and reads for a time.
+pub(crate) async fn measure(address: SocketAddr, duration: Duration) -> anyhow::Result<Figures> {
     let mut publisher = connect(address).await?;
     let mut reader = subscribe(address, "good").await?;
     let mut figures = Figures {
@@ -63,37 +59,31 @@ pub(crate) async fn measure(
         messages: 0,
         failures: 0,
     };
-    let behaving = async {
-        let mut due = tokio::time::interval(INTERVAL);
-        due.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let until = Instant::now() + duration;
-        let mut sequence = 0;
-        while Instant::now() < until {
-            let at = due.tick().await;
-            let request = PublishRequest {
-                topic: "good".to_owned(),
-                payload: vec![0; 128].into(),
-                ..PublishRequest::default()
-            };
-            let both = async {
-                publisher.publish(request).await?;
-                reader.message().await
-            };
-            sequence += 1;
-            figures.messages += 1;
-            match tokio::time::timeout(PATIENCE, both).await {
-                Ok(Ok(Some(response))) if response.sequence == sequence => {
-                    figures
-                        .latency
-                        .saturating_record(at.elapsed().as_micros() as u64);
-                }
-                _ => figures.failures += 1,
+    let mut due = tokio::time::interval(INTERVAL);
+    due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let until = Instant::now() + duration;
+    let mut sequence = 0;
+    while Instant::now() < until {
+        let at = due.tick().await;
+        let request = PublishRequest {
+            topic: "good".to_owned(),
+            payload: vec![0; 128].into(),
+            ..PublishRequest::default()
+        };
+        let both = async {
+            publisher.publish(request).await?;
+            reader.message().await
+        };
+        sequence += 1;
+        figures.messages += 1;
+        match tokio::time::timeout(PATIENCE, both).await {
+            Ok(Ok(Some(response))) if response.sequence == sequence => {
+                figures
+                    .latency
+                    .saturating_record(at.elapsed().as_micros() as u64);
             }
+            _ => figures.failures += 1,
         }
-    };
-    tokio::select! {
-        () = behaving => {}
-        () = meanwhile => {}
     }
     Ok(figures)
 }

@@ -3,7 +3,6 @@
 
 use std::{io::Write, path::Path, time::Duration};
 
-use anyhow::Context;
 use fanfare::wire::pb::PublishRequest;
 use hdrhistogram::Histogram;
 use tokio::{
@@ -188,21 +187,10 @@ async fn time_to_leave(broker: &Path, is_frozen: bool) -> anyhow::Result<Duratio
         };
         connect(server.address).await?.publish(request).await?;
     }
-    while subscriptions(server.address).await? > 0 {
+    while server.metric("fanfare_subscriptions").await? > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         anyhow::ensure!(started.elapsed() < 2 * HALF_OPEN_MAX, "it never leaves");
     }
     silent.abort();
     Ok(started.elapsed())
-}
-
-async fn subscriptions(address: std::net::SocketAddr) -> anyhow::Result<u64> {
-    let mut socket = TcpStream::connect(address).await?;
-    let request = b"GET /metrics HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
-    socket.write_all(request).await?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await?;
-    let mut lines = answer.lines();
-    let line = lines.find_map(|line| line.strip_prefix("fanfare_subscriptions "));
-    Ok(line.context("no such metric")?.trim().parse()?)
 }

@@ -82,17 +82,19 @@ pub(crate) async fn keeps_its_budget(
 ) -> anyhow::Result<bool> {
     writeln!(
         out,
-        "\n{:<28} {:>9} {:>9}   of a budget of {} MiB",
-        "memory",
+        "\nmemory, with a budget of {} MiB\n{:<28} {:>9} {:>9} {:>9} {:>6}",
+        BUDGET >> 20,
+        "scenario",
         "peak MiB",
         "of it",
-        BUDGET >> 20
+        "account",
+        "shed"
     )?;
     let mut keeps = true;
     for scenario in SCENARIOS {
         let server = start(broker)?;
         scenario.run(server.address, duration).await?;
-        keeps &= show(scenario.title, &server, out)?;
+        keeps &= show(scenario.title, &server, out).await?;
         // Who comes afterwards is served, without a restart.
         let mut latecomer = None;
         let until = Instant::now() + 10 * duration.max(Duration::from_secs(1));
@@ -103,7 +105,7 @@ pub(crate) async fn keeps_its_budget(
     }
     let server = start(broker)?;
     let _held = requests_that_never_end(server.address).await?;
-    keeps &= show("requests that never end", &server, out)?;
+    keeps &= show("requests that never end", &server, out).await?;
     Ok(keeps)
 }
 
@@ -113,10 +115,17 @@ fn start(broker: &Path) -> anyhow::Result<Server> {
     Server::start_with(broker, &args)
 }
 
-fn show(title: &str, server: &Server, out: &mut impl Write) -> anyhow::Result<bool> {
+async fn show(title: &str, server: &Server, out: &mut impl Write) -> anyhow::Result<bool> {
     let rss = server.rss_bytes()?;
     let part = rss as f64 / BUDGET as f64;
-    writeln!(out, "{title:<28} {:>9} {part:>9.2}", rss >> 20)?;
+    let account = server.metric("fanfare_memory_bytes").await? >> 20;
+    let shed = "fanfare_rejected_total{limit=\"shed\"}";
+    let shed = server.metric(shed).await?;
+    let rss = rss >> 20;
+    writeln!(
+        out,
+        "{title:<28} {rss:>9} {part:>9.2} {account:>9} {shed:>6}"
+    )?;
     Ok(part <= 1.1)
 }
 

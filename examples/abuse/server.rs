@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::Context;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Stopped when it is dropped.
 pub(crate) struct Server {
@@ -44,6 +48,18 @@ impl Server {
         let address = line["fields"]["address"].as_str();
         let address = address.context("the broker told no address")?.parse()?;
         Ok(Self { address, child })
+    }
+
+    /// One metric's value.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let mut socket = TcpStream::connect(self.address).await?;
+        let request = b"GET /metrics HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        let mut lines = answer.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.context("no such metric")?.trim().parse()?)
     }
 
     /// The most memory that it had in use so far.

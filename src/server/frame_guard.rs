@@ -30,9 +30,10 @@ use super::sniff::PREFACE;
 /// Control frames that a connection may send for ever. The busiest clients known send a PING for each
 /// round trip in which they were sent something, which is what credit is for.
 pub(super) const CONTROL_FRAMES_PER_SECOND: u64 = 1_000;
-/// Control frames that a connection may send at once, or be owed: taking back thirty times as many calls
-/// as may be open on it, with room to spare.
-pub(super) const CONTROL_FRAMES_BURST: u64 = 10_000;
+/// Control frames that a connection may send at once, or be owed: enough to take back all calls that may be
+/// open on it, and to open a window for each of its subscriptions, several times over. And few enough for
+/// the work they make to be over in a fraction of a millisecond.
+pub(super) const CONTROL_FRAMES_BURST: u64 = 2_000;
 const FRAME_MICROS: u64 = 1_000_000 / CONTROL_FRAMES_PER_SECOND;
 /// Frames that a peer is owed for each part of an answer: it opens two windows, and measures.
 const FRAMES_PER_PART: u64 = 4;
@@ -253,8 +254,11 @@ mod tests {
         assert!(guard.take(CONTROL_FRAMES_BURST));
         credit.grant(0);
         assert!(guard.take(FRAMES_PER_PART));
-        credit.grant(1 << 20);
-        assert!(guard.take(4_096 + FRAMES_PER_PART));
+        credit.grant(1 << 24);
+        assert!(
+            guard.take(CONTROL_FRAMES_BURST),
+            "and no more than that at once"
+        );
         assert!(!guard.take(1));
     }
 }

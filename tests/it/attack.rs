@@ -188,7 +188,7 @@ async fn read_frame(reading: &mut OwnedReadHalf) -> io::Result<(u8, u8, Vec<u8>)
 }
 
 /// A flood by name, with a call in progress at some method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Flood {
     Ping,
     Settings,
