@@ -93,8 +93,9 @@ pub(crate) async fn keeps_its_budget(
     let mut keeps = true;
     for scenario in SCENARIOS {
         let server = start(broker)?;
-        scenario.run(server.address, duration).await?;
+        let held = scenario.run(server.address, duration).await?;
         keeps &= show(scenario.title, &server, out).await?;
+        drop(held);
         // Who comes afterwards is served, without a restart.
         let mut latecomer = None;
         let until = Instant::now() + 10 * duration.max(Duration::from_secs(1));
@@ -130,7 +131,7 @@ async fn show(title: &str, server: &Server, out: &mut impl Write) -> anyhow::Res
 }
 
 impl Scenario {
-    async fn run(self, address: SocketAddr, duration: Duration) -> anyhow::Result<()> {
+    async fn run(self, address: SocketAddr, duration: Duration) -> anyhow::Result<Vec<TcpStream>> {
         let mut held = Vec::new();
         for connection in 0..self.connections {
             held.push(self.subscribe(address, connection).await?);
@@ -157,7 +158,7 @@ impl Scenario {
         let answers = client.publish_stream(tokio_stream::iter(requests)).await?;
         let mut answers = answers.into_inner();
         while answers.message().await?.is_some() {}
-        Ok(())
+        Ok(held)
     }
 
     /// A connection full of subscriptions, whose socket nobody reads any more.

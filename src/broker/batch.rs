@@ -45,6 +45,10 @@ impl Sums {
     }
 }
 
+/// What a batch takes beside its bytes and sums: the allocations that hold them, and an entry of HTTP/2's
+/// table of frames; as measured, rounded up.
+const BATCH_OVERHEAD_BYTES: usize = 512;
+
 /// A batch that is still being written.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
@@ -103,16 +107,17 @@ impl Tail {
         self.last = self.sums();
         let frames = std::mem::take(&mut self.frames);
         // A batch may wait in a slow mailbox for long: it must not hold much more than it is.
-        let frames = if frames.capacity() > 2 * frames.len() {
-            Bytes::copy_from_slice(&frames)
+        let (frames, bytes) = if frames.capacity() > 2 * frames.len() {
+            (Bytes::copy_from_slice(&frames), frames.len())
         } else {
-            frames.freeze()
+            let bytes = frames.capacity();
+            (frames.freeze(), bytes)
         };
         let sums = std::mem::take(&mut self.sums).into_boxed_slice();
         let frames = match self.held.take() {
             // The bytes outlive the batch: a part of them may be in a connection's send buffer.
             Some(mut held) => {
-                held.set(frames.len() + table_bytes(sums.len()));
+                held.set(bytes + table_bytes(sums.len()) + BATCH_OVERHEAD_BYTES);
                 held.count(frames)
             }
             None => frames,

@@ -38,7 +38,7 @@ impl Budget {
 
     /// Takes `bytes` if they fit. The message itself is in the account of memory by now.
     pub(crate) fn reserve(&self, bytes: usize) -> bool {
-        if self.memory.would_pass(0) {
+        if self.memory.is_full() {
             return false;
         }
         let take = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.max);
@@ -49,7 +49,7 @@ impl Budget {
 
     /// Whether so many bytes would fit, once the caller has given some back.
     pub(crate) fn would_fit(&self, bytes: usize, given_back: usize) -> bool {
-        (self.used() + bytes).saturating_sub(given_back) <= self.max && !self.memory.would_pass(0)
+        (self.used() + bytes).saturating_sub(given_back) <= self.max && !self.memory.is_full()
     }
 
     /// Counts a message that found no room.

@@ -50,8 +50,8 @@ pub struct Limits {
     pub mailbox_bytes: usize,
     /// The most memory, in bytes, that all that grows with the load takes in the whole process. Above
     /// [`REFUSE_PERCENT`](super::REFUSE_PERCENT) of it no subscription is added, from
-    /// [`SHED_PERCENT`](super::SHED_PERCENT) on the largest mailboxes are ended, and above all of it every
-    /// message finds its mailbox full.
+    /// [`SHED_PERCENT`](super::SHED_PERCENT) on the largest mailboxes are ended, and above
+    /// [`FULL_PERCENT`](super::FULL_PERCENT) every message finds its mailbox full.
     pub memory_budget: usize,
     /// The bound on all mailboxes together, in bytes counted the same way in each. A message that would pass
     /// it finds its mailbox full.

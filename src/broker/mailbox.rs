@@ -193,7 +193,7 @@ impl Mailbox {
             let missed = std::mem::take(&mut state.untold);
             return Poll::Ready(Err(Ended { reason, missed }));
         }
-        if state.queue.is_empty() && state.untold == 0 {
+        if state.queue.is_empty() && !self.is_worth_telling(&state) {
             let replaced = replace_waker(&mut state.reader, cx);
             drop(state);
             drop(replaced);
@@ -221,6 +221,19 @@ impl Mailbox {
         }
         state.progressed = true;
         Poll::Ready(Ok(()))
+    }
+
+    /// A loss is told on its own unless memory is full: then every message makes a loss, and telling each
+    /// would take more memory than keeping them. It is told with the next message, or a tick later.
+    fn is_worth_telling(&self, state: &State) -> bool {
+        state.untold > 0 && !self.budget.memory().is_full()
+    }
+
+    /// The reader, if it is parked though there is a loss to tell by now.
+    pub(crate) fn take_untold_reader(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        let is_told = !self.is_worth_telling(&state);
+        if is_told { None } else { state.reader.take() }
     }
 
     /// The reader, if it is parked, to be woken for what waits in its lane.

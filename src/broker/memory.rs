@@ -21,6 +21,10 @@ pub const REFUSE_PERCENT: usize = 80;
 /// From this part of the budget on, in percent, the largest mailboxes are shed.
 pub const SHED_PERCENT: usize = 95;
 
+/// Above this part of the budget, in percent, every message finds its mailbox full: what is left is for
+/// requests, so that who only publishes does not suffer from those who do not read.
+pub const FULL_PERCENT: usize = 98;
+
 /// Bytes in use, against the budget.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -61,6 +65,11 @@ impl Memory {
     /// Whether so many bytes more would pass the budget.
     pub(crate) fn would_pass(&self, bytes: usize) -> bool {
         self.used().saturating_add(bytes) > self.budget
+    }
+
+    /// Whether mailboxes take no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used() > percent(self.budget, FULL_PERCENT)
     }
 
     /// Whether there is too little left for one more subscription.
@@ -160,7 +169,10 @@ mod tests {
         held.set(801);
         assert!(memory.is_scarce() && !memory.is_critical());
         held.set(950);
-        assert!(memory.is_critical());
+        assert!(memory.is_critical() && !memory.is_full());
+        held.set(981);
+        assert!(memory.is_full());
+        held.set(950);
         assert!(!memory.would_pass(50) && memory.would_pass(51));
         let unlimited = Arc::new(Memory::new(usize::MAX));
         let _held = unlimited.hold(1 << 40);

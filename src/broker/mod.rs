@@ -54,7 +54,7 @@ pub use self::{
     ledger::{Ledger, MissReason},
     limits::*,
     mailbox::OverflowPolicy,
-    memory::{REFUSE_PERCENT, SHED_PERCENT},
+    memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},
     publish::{PublishError, Receipt},
     queue::{BatchLimit, MailboxSize},
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
@@ -217,6 +217,13 @@ impl Broker {
         for (id, _) in &over {
             shared.unsubscribe(*id);
         }
+        let untold: Vec<_> = {
+            let registry = shared.registry.read();
+            let live = registry.subscribers();
+            live.filter_map(|s| s.mailbox.take_untold_reader())
+                .collect()
+        };
+        untold.into_iter().for_each(std::task::Waker::wake);
         let version = shared.version.load(Ordering::Acquire);
         if shared.swept_version.swap(version, Ordering::Relaxed) != version {
             shared.topics.drop_stale_routes(version);

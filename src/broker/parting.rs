@@ -7,6 +7,10 @@ use bytes::BytesMut;
 use super::{batch::Encoding, memory::Memory};
 use crate::message::{Delivery, DeliveryRef, Epoch, MessageRef, Sequence};
 
+/// What an owned message takes beside what it counts for in a mailbox: the allocations of its parts, and
+/// what is encoded of it; as measured, rounded up.
+const OWNED_OVERHEAD_BYTES: usize = 256;
+
 /// A message with its place, and what was made of it for those it went to so far.
 #[derive(Debug)]
 pub(crate) struct Parting<'m> {
@@ -62,7 +66,8 @@ impl<'m> Parting<'m> {
         self.shared.get_or_insert_with(|| {
             let mut delivery = self.delivery.to_delivery();
             let payload = std::mem::take(&mut delivery.message.payload);
-            delivery.message.payload = self.memory.hold(self.size).count(payload);
+            let held = self.memory.hold(self.size + OWNED_OVERHEAD_BYTES);
+            delivery.message.payload = held.count(payload);
             Arc::new(delivery)
         })
     }

@@ -15,8 +15,9 @@ use super::{Broker, Memory, Shared, SubscribeError};
 pub(super) const SUBSCRIPTION_BYTES: usize = 2 * 1024;
 /// What a topic takes: as measured.
 const TOPIC_BYTES: usize = 700;
-/// Ending a mailbox that holds less than this would free nothing worth a subscriber.
-const SHED_BYTES_MIN: usize = 16 * 1024;
+/// Whoever has nothing waiting is not at fault. Whoever has little may have much more in HTTP/2's hands,
+/// which are full if anything waits; so it goes, after those who have more.
+const SHED_BYTES_MIN: usize = 1;
 
 impl Broker {
     /// Ends the largest mailboxes if memory is critical, until it no longer is. Returns how many. Costs
@@ -27,6 +28,12 @@ impl Broker {
             return 0;
         }
         shared.shed(SHED_BYTES_MIN, |memory| !memory.is_critical())
+    }
+
+    /// Whether memory runs short: more than [`REFUSE_PERCENT`](super::REFUSE_PERCENT) of it is in use.
+    #[must_use]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory().is_scarce()
     }
 
     /// The account of the process's memory, for those who take some beside the broker.

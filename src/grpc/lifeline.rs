@@ -17,9 +17,6 @@ use tokio::time::{Instant, Sleep};
 
 use crate::broker::{EndReason, EndWatch};
 
-/// The part of the grace that a stream gets whose subscription was shed.
-const SHED_GRACE_PART: u32 = 10;
-
 /// Ties a stream to the subscription behind it, and to its caller's deadline.
 #[derive(Debug)]
 pub(crate) enum Lifeline {
@@ -45,10 +42,8 @@ impl Lifeline {
         if let Self::Watching { end, deadline } = self {
             *self = match ready!(poll_end(end, deadline, cx)) {
                 Some(EndReason::Draining) => Self::Draining,
-                // Its memory is wanted: who still reads learns why, and nobody else is waited for.
-                Some(EndReason::Shed) => {
-                    Self::Grace(Box::pin(tokio::time::sleep(grace / SHED_GRACE_PART)))
-                }
+                // Its memory is wanted now: who reads at this moment is told why, and nobody is waited for.
+                Some(EndReason::Shed) => return Poll::Ready(()),
                 Some(EndReason::Overflow | EndReason::Stalled | EndReason::Unsubscribed) | None => {
                     Self::Grace(Box::pin(tokio::time::sleep(grace)))
                 }

@@ -49,6 +49,9 @@ const BATCH: BatchLimit = BatchLimit {
 /// would cost more.
 const FRAMES_BYTES_COPIED_MAX: usize = 2 * 1024;
 
+/// What a chunk takes beside its bytes, with an entry of HTTP/2's table of frames; as measured, rounded up.
+const CHUNK_OVERHEAD_BYTES: usize = 512;
+
 pub(super) async fn subscribe(
     service: &PubSub,
     share: &ConnectionShare,
@@ -222,13 +225,8 @@ impl Chunks<'_> {
         }
         if !self.gathered.is_empty() {
             let gathered = self.gathered.split().freeze();
-            // A few bytes are within what each subscription is counted for.
-            self.whole
-                .push_back(if gathered.len() >= FRAMES_BYTES_COPIED_MAX {
-                    self.memory.count(gathered)
-                } else {
-                    gathered
-                });
+            let held = self.memory.hold(gathered.len() + CHUNK_OVERHEAD_BYTES);
+            self.whole.push_back(held.count(gathered));
         }
     }
 }

@@ -55,9 +55,11 @@ pub(super) const SEND_BUFFER_BYTES: usize = 32 * 1024;
 pub(super) const ERROR_RESETS_MAX: usize = 1_024;
 /// What a connection takes without a stream: as measured, rounded up.
 pub(super) const CONNECTION_BYTES: usize = 24 * 1024;
-/// How often the broker looks whether memory has become critical. In between, mailboxes still have the
-/// hard bound of the whole budget.
+/// How often the broker looks whether memory runs short: what comes in meanwhile at a gigabyte a second is
+/// what lies between the marks of the default budget.
 pub(super) const RELIEF_INTERVAL: Duration = Duration::from_millis(100);
+/// The same once it does.
+pub(super) const RELIEF_INTERVAL_SHORT: Duration = Duration::from_millis(5);
 /// What a peer may send on one stream before it is read: HTTP/2's own default.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What a peer may send on all streams of a connection before it is read.

@@ -15,10 +15,10 @@ mod routes;
 mod sniff;
 mod workers;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::{net::TcpListener, runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::config::*;
@@ -186,15 +186,17 @@ async fn keep_time(broker: &Broker, context: &Context) {
     };
     let mut stall = every(context.config.stall_timeout / STALL_TICKS);
     let mut age = every(context.config.topic_idle_timeout);
-    let mut relief = every(RELIEF_INTERVAL);
+    let mut relief = pin!(tokio::time::sleep(RELIEF_INTERVAL));
     loop {
         tokio::select! {
-            _ = relief.tick() => {
-                let shed = broker.relieve();
-                if shed > 0 {
-                    context.metrics.reject_many(Limit::Shed, shed as u64);
-                    tracing::warn!(subscriptions = shed, "ended the largest mailboxes: memory is short");
-                }
+            () = &mut relief => {
+                relieve(broker, context);
+                let interval = if broker.is_short_of_memory() {
+                    RELIEF_INTERVAL_SHORT
+                } else {
+                    RELIEF_INTERVAL
+                };
+                relief.as_mut().reset(Instant::now() + interval);
             }
             _ = stall.tick() => {
                 let ended = broker.tick(STALL_TICKS);
@@ -205,5 +207,17 @@ async fn keep_time(broker: &Broker, context: &Context) {
             }
             _ = age.tick() => broker.age_topics(),
         }
+    }
+}
+
+/// Ends the largest mailboxes where memory is critical.
+fn relieve(broker: &Broker, context: &Context) {
+    let shed = broker.relieve();
+    if shed > 0 {
+        context.metrics.reject_many(Limit::Shed, shed as u64);
+        tracing::warn!(
+            subscriptions = shed,
+            "ended the largest mailboxes: memory is short"
+        );
     }
 }

@@ -83,30 +83,21 @@ async fn subscriptions_are_refused_above_four_fifths_of_the_budget_and_taken_aga
 #[tokio::test]
 async fn the_largest_mailbox_is_shed_when_memory_is_critical_and_the_others_stay() {
     let broker = start_small().await;
-    let (raw, large) = stalled(&broker, "large").await;
+    let (_large, large) = stalled(&broker, "large").await;
     let (_raw, _small) = stalled(&broker, "small").await;
     for _ in 0..8 {
         broker.publish("small", vec![0; PAYLOAD]);
     }
     fill(&broker, "large", 95);
     let after = broker.until(|s| s.subscriptions == 1).await;
-    raw.set_window(OPEN).await;
     assert!(after.memory_bytes < BUDGET / 100 * 95, "{after:?}");
     assert!(after.ledger.balances());
     assert_eq!(after.ledger.buffered, 7, "one is on its way");
-    let (_, status, trailers) = large.responses().await;
-    assert_eq!(status.code(), Code::ResourceExhausted);
-    assert_eq!(
-        status.message(),
-        "the broker ran short of memory and this mailbox was among the largest: read faster, or ask for a smaller one"
-    );
-    let missed: u64 = trailers["fanfare-missed"]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    // What it did not take is in the way of a status: the reset means RESOURCE_EXHAUSTED in gRPC.
+    let reset = large.reset().await;
+    assert_eq!(reset.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
     let metric = "fanfare_missed_messages_total{reason=\"shed\"}";
-    assert_eq!(broker.metric(metric).await, missed);
+    assert!(broker.metric(metric).await > 40);
     assert_eq!(broker.rejected("shed").await, 1);
     // Without a restart.
     let mut again = subscribe(&broker.client().await, filter("large")).await;
