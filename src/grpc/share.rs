@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use super::rate::{PublishRate, PublishRateExceeded};
 use crate::certificate::CertificateNames;
 
 /// A connection's share: the subscriptions that it may hold, and the bytes of its requests that have
@@ -19,6 +20,7 @@ struct Share {
     subscriptions_max: usize,
     receiving_bytes: AtomicUsize,
     certificate: Option<CertificateNames>,
+    publish_rate: Option<PublishRate>,
 }
 
 /// One subscription's slot, free again when dropped.
@@ -32,12 +34,28 @@ impl ConnectionShare {
             subscriptions_max,
             receiving_bytes: AtomicUsize::new(0),
             certificate,
+            publish_rate: None,
         }))
     }
 
     /// The names in the peer's certificate; `None` where no certificate is demanded.
     pub(crate) fn certificate(&self) -> Option<&CertificateNames> {
         self.0.certificate.as_ref()
+    }
+
+    /// Bounds how fast the connection may publish.
+    pub(crate) fn with_publish_rate(mut self, rate: Option<PublishRate>) -> Self {
+        let share = Arc::get_mut(&mut self.0).expect("nobody else has it yet");
+        share.publish_rate = rate;
+        self
+    }
+
+    /// Takes one message from what the connection may publish now.
+    pub(super) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
+        self.0
+            .publish_rate
+            .as_ref()
+            .map_or(Ok(()), PublishRate::take)
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {

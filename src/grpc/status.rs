@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::call::CallError;
+use super::{call::CallError, rate::PublishRateExceeded};
 use crate::{
     broker::{EndReason, Ended, PublishError, SubscribeError},
     metrics::Limit,
@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    #[error(transparent)]
+    PublishRate(#[from] PublishRateExceeded),
     #[error("{max} subscriptions are live on this connection, which is the limit")]
     TooManyOnConnection { max: usize },
     #[error(
@@ -50,6 +52,7 @@ impl CallError {
         match self {
             Self::TooLarge { .. } => Some(Limit::RequestBytes),
             Self::ReceivingTooMuch { .. } => Some(Limit::ReceivingBytes),
+            Self::MemoryFull { .. } => Some(Limit::Memory),
             Self::TimedOut { .. } => Some(Limit::RequestTimeout),
             Self::Malformed(_)
             | Self::NotOneMessage { .. }
@@ -74,8 +77,10 @@ impl Refusal {
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
                 SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
+                SubscribeError::MemoryScarce { .. } => Some(Limit::Memory),
                 SubscribeError::Draining => None,
             },
+            Self::PublishRate(_) => Some(Limit::PublishRate),
             Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
             Self::Field(_) | Self::Heartbeat { .. } => None,
         }
@@ -87,9 +92,9 @@ impl Refusal {
                 CallError::Malformed(_)
                 | CallError::NotOneMessage { .. }
                 | CallError::MalformedTimeout { .. } => Code::InvalidArgument,
-                CallError::TooLarge { .. } | CallError::ReceivingTooMuch { .. } => {
-                    Code::ResourceExhausted
-                }
+                CallError::TooLarge { .. }
+                | CallError::ReceivingTooMuch { .. }
+                | CallError::MemoryFull { .. } => Code::ResourceExhausted,
                 CallError::Compressed => Code::Unimplemented,
                 CallError::DeadlineExceeded | CallError::TimedOut { .. } => Code::DeadlineExceeded,
                 CallError::BrokenOff(_) => Code::Cancelled,
@@ -102,10 +107,11 @@ impl Refusal {
             },
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. }
-                | SubscribeError::TooManySubscriptions { .. } => Code::ResourceExhausted,
+                | SubscribeError::TooManySubscriptions { .. }
+                | SubscribeError::MemoryScarce { .. } => Code::ResourceExhausted,
                 SubscribeError::Draining => Code::Unavailable,
             },
-            Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
+            Self::PublishRate(_) | Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
         }
     }
 
@@ -117,6 +123,7 @@ impl Refusal {
             Self::Call(_)
             | Self::Publish(_)
             | Self::Subscribe(_)
+            | Self::PublishRate(_)
             | Self::TooManyOnConnection { .. } => None,
         }
     }
@@ -132,10 +139,9 @@ impl Refusal {
                 self.to_string(),
             )),
             // What passes by itself, soon.
-            Self::Subscribe(SubscribeError::Draining)
-            | Self::Call(CallError::ReceivingTooMuch { .. }) => {
-                Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
-            }
+            Self::Subscribe(SubscribeError::Draining | SubscribeError::MemoryScarce { .. })
+            | Self::Call(CallError::ReceivingTooMuch { .. } | CallError::MemoryFull { .. })
+            | Self::PublishRate(_) => Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER))),
             Self::Call(_)
             | Self::Publish(_)
             | Self::Subscribe(_)
@@ -153,6 +159,10 @@ pub(super) enum StreamEnd {
     PartOfMessage,
     #[error("more than {max} rejections wait to be taken: read the responses")]
     RejectionsUntaken { max: usize },
+    #[error(
+        "{max} rejections wait to be taken on all streams, which is the limit: read the responses"
+    )]
+    RejectionsOfAll { max: usize },
     #[error("the broker is shutting down")]
     Draining,
 }
@@ -162,7 +172,9 @@ impl StreamEnd {
     pub(super) fn limit(&self) -> Option<Limit> {
         match self {
             Self::Call(error) => error.limit(),
-            Self::RejectionsUntaken { .. } => Some(Limit::Rejections),
+            Self::RejectionsUntaken { .. } | Self::RejectionsOfAll { .. } => {
+                Some(Limit::Rejections)
+            }
             Self::PartOfMessage | Self::Draining => None,
         }
     }
@@ -172,7 +184,9 @@ impl StreamEnd {
         trailers(&match self {
             Self::Call(error) => Refusal::from(error).into(),
             Self::PartOfMessage => Status::invalid_argument(message),
-            Self::RejectionsUntaken { .. } => Status::resource_exhausted(message),
+            Self::RejectionsUntaken { .. } | Self::RejectionsOfAll { .. } => {
+                Status::resource_exhausted(message)
+            }
             Self::Draining => draining(),
         })
     }
@@ -203,6 +217,12 @@ pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
         ),
         EndReason::Stalled => Status::resource_exhausted(
             "the reader stalled: it took no message for too long while messages waited",
+        ),
+        EndReason::Shed => Status::with_error_details(
+            Code::ResourceExhausted,
+            "the broker ran short of memory and this mailbox was among the largest: read faster, or ask \
+             for a smaller one",
+            ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
         ),
         EndReason::Draining => draining(),
         EndReason::Unsubscribed => Status::cancelled("the subscription was cancelled"),
