@@ -4,7 +4,11 @@
 use std::{io::Write, net::SocketAddr, path::Path, time::Duration};
 
 use fanfare::wire::pb::PublishStreamRequest;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::{
     attack,
@@ -201,7 +205,16 @@ async fn requests_that_never_end(address: SocketAddr) -> anyhow::Result<Vec<TcpS
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut socket = TcpStream::connect(address).await?;
-        let mut said = hello(&[]);
+        socket.write_all(&hello(&[])).await?;
+        // Before that, the window of the connection is small.
+        let mut header = [0; 9];
+        while header[3] != attack::WINDOW_UPDATE {
+            socket.read_exact(&mut header).await?;
+            let [a, b, c, ..] = header;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            socket.read_exact(&mut payload).await?;
+        }
+        let mut said = Vec::new();
         for index in 0..STREAMS {
             let stream = attack::stream(index);
             said.extend(attack::request(stream, PUBLISH));

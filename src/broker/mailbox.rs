@@ -16,23 +16,12 @@ use super::{
     ended::{EndReason, Ended},
     ledger::{Ledger, MissReason},
     memory::Held,
+    overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Queue, Room, Taken},
     sync::Mutex,
     wakers::{Wakers, replace_waker},
 };
 use crate::message::Delivery;
-
-/// What a full mailbox does. There is no policy that waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OverflowPolicy {
-    /// Drops the message that does not fit.
-    #[default]
-    DropNewest,
-    /// Drops the oldest messages until the new one fits.
-    DropOldest,
-    /// Ends the subscription; what the mailbox held is lost.
-    Disconnect,
-}
 
 /// What became of one push.
 #[derive(Debug)]

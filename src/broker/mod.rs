@@ -15,6 +15,7 @@ mod ledger;
 mod limits;
 mod mailbox;
 mod memory;
+mod overflow;
 mod parting;
 mod pressure;
 mod publish;
@@ -53,8 +54,8 @@ pub use self::{
     ended::{EndReason, Ended},
     ledger::{Ledger, MissReason},
     limits::*,
-    mailbox::OverflowPolicy,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},
+    overflow::OverflowPolicy,
     publish::{PublishError, Receipt},
     queue::{BatchLimit, MailboxSize},
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},

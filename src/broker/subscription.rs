@@ -10,7 +10,7 @@ use std::{
 use super::{
     Memory, Shared,
     ended::{EndReason, Ended},
-    mailbox::OverflowPolicy,
+    overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
     registry::Subscriber,
 };

@@ -97,7 +97,7 @@ async fn the_largest_mailbox_is_shed_when_memory_is_critical_and_the_others_stay
     let reset = large.reset().await;
     assert_eq!(reset.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
     let metric = "fanfare_missed_messages_total{reason=\"shed\"}";
-    assert!(broker.metric(metric).await > 40);
+    assert!(broker.metric(metric).await > 30);
     assert_eq!(broker.rejected("shed").await, 1);
     // Without a restart.
     let mut again = subscribe(&broker.client().await, filter("large")).await;
@@ -131,7 +131,7 @@ async fn memory_stays_within_the_budget_however_fast_it_is_filled() {
     for _ in 0..1_000 {
         dropped += broker.publish("t", vec![0; PAYLOAD]).dropped;
         let used = broker.broker.snapshot().memory_bytes;
-        assert!(used <= BUDGET + PAYLOAD + 1_024, "{used}");
+        assert!(used <= BUDGET, "{used}");
     }
     assert!(dropped > 900);
     assert!(broker.broker.snapshot().ledger.balances());
@@ -153,7 +153,8 @@ async fn what_many_share_counts_once() {
     }
     let after = broker.broker.snapshot();
     let taken = after.memory_bytes - before;
-    assert!((4 * PAYLOAD..5 * PAYLOAD).contains(&taken), "{taken}");
+    // With an allowance for the holes that large payloads leave.
+    assert!((4 * PAYLOAD..6 * PAYLOAD).contains(&taken), "{taken}");
     assert_eq!(broker.rejected("shed").await, 0);
     drop((raw, streams));
     broker.until(|s| s.memory_bytes < FURNITURE).await;
