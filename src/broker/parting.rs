@@ -11,11 +11,6 @@ use crate::message::{Delivery, DeliveryRef, Epoch, MessageRef, Sequence};
 /// what is encoded of it; as measured, rounded up.
 const OWNED_OVERHEAD_BYTES: usize = 256;
 
-/// Payloads of so many bytes or more leave holes in the allocator's memory when they come and go among
-/// smaller ones: as measured, about this part of what they take.
-const HOLES_PAYLOAD_BYTES_MIN: usize = 16 * 1024;
-const HOLES_PART: usize = 3;
-
 /// A message with its place, and what was made of it for those it went to so far.
 #[derive(Debug)]
 pub(crate) struct Parting<'m> {
@@ -71,13 +66,7 @@ impl<'m> Parting<'m> {
         self.shared.get_or_insert_with(|| {
             let mut delivery = self.delivery.to_delivery();
             let payload = std::mem::take(&mut delivery.message.payload);
-            let holes = if payload.len() < HOLES_PAYLOAD_BYTES_MIN {
-                0
-            } else {
-                payload.len() / HOLES_PART
-            };
-            let bytes = self.size + OWNED_OVERHEAD_BYTES + holes;
-            let held = self.memory.hold(bytes);
+            let held = self.memory.hold(self.size + OWNED_OVERHEAD_BYTES);
             delivery.message.payload = held.count(payload);
             Arc::new(delivery)
         })

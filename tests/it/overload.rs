@@ -153,8 +153,7 @@ async fn what_many_share_counts_once() {
     }
     let after = broker.broker.snapshot();
     let taken = after.memory_bytes - before;
-    // With an allowance for the holes that large payloads leave.
-    assert!((4 * PAYLOAD..6 * PAYLOAD).contains(&taken), "{taken}");
+    assert!((4 * PAYLOAD..5 * PAYLOAD).contains(&taken), "{taken}");
     assert_eq!(broker.rejected("shed").await, 0);
     drop((raw, streams));
     broker.until(|s| s.memory_bytes < FURNITURE).await;

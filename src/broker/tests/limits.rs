@@ -220,22 +220,22 @@ fn the_largest_mailboxes_are_shed_until_memory_is_no_longer_critical() {
             assert_eq!(publish(&broker, topic, &payload).delivered, 1);
         }
     };
-    fill("a", 14);
-    fill("b", 8);
+    fill("a", 20);
+    fill("b", 10);
     assert_eq!(broker.relieve(), 0);
-    fill("a", 8);
+    fill("a", 10);
     assert!(broker.snapshot().memory_bytes >= (2 << 20) / 100 * 95);
     assert_eq!(broker.relieve(), 1);
     let ended = Ended {
         reason: EndReason::Shed,
-        missed: 22,
+        missed: 30,
     };
     assert_eq!(take(&mut readers[0]).unwrap_err(), ended);
-    assert_eq!(take(&mut readers[1]).unwrap().1.len(), 8);
+    assert_eq!(take(&mut readers[1]).unwrap().1.len(), 10);
     assert!(take(&mut readers[2]).unwrap().1.is_empty());
     let snapshot = broker.snapshot();
     assert!(snapshot.ledger.balances());
-    assert_eq!(snapshot.ledger.missed[MissReason::Shed as usize], 22);
+    assert_eq!(snapshot.ledger.missed[MissReason::Shed as usize], 30);
     drop(readers);
     assert_eq!(broker.snapshot().memory_bytes, 0);
     subscribe(&broker, "a");
