@@ -47,10 +47,13 @@ pub(crate) enum Limit {
     Keepalive,
     Idle,
     Drain,
+    Unauthenticated,
+    PermissionDenied,
+    Guesses,
 }
 
 impl Limit {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 19] = [
         Self::Connections,
         Self::FirstBytes,
         Self::SubscriptionsPerConnection,
@@ -67,6 +70,9 @@ impl Limit {
         Self::Keepalive,
         Self::Idle,
         Self::Drain,
+        Self::Unauthenticated,
+        Self::PermissionDenied,
+        Self::Guesses,
     ];
 
     fn as_str(self) -> &'static str {
@@ -87,6 +93,9 @@ impl Limit {
             Self::Keepalive => "keepalive",
             Self::Idle => "idle",
             Self::Drain => "drain",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
+            Self::Guesses => "guesses",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{num::NonZero, process::ExitCode, thread, time::SystemTime};
 
 use anyhow::Context;
-use fanfare::{broker::Broker, server::Server};
+use fanfare::{auth::AuthFile, broker::Broker, server::Server};
 use tokio::{
     runtime::{Handle, Runtime},
     sync::oneshot,
@@ -68,7 +68,11 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let broker = Broker::new(config.limits, first_epoch()?)?;
     let server = Server::bind(config.server, broker).await?;
-    let server = server.with_workers(workers);
+    let mut server = server.with_workers(workers);
+    if let Some(path) = config.auth_file {
+        let (file, policy) = AuthFile::open(path)?;
+        server = server.with_auth(file, policy);
+    }
     let address = server.local_addr().context("cannot tell the address")?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
 

@@ -13,10 +13,10 @@ mod sender;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use fanfare::client::{Client, ClientOptions};
+use fanfare::client::{Authorized, Client, ClientOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use self::{
     load::{Load, Received},
@@ -24,7 +24,7 @@ use self::{
     process::Usage,
     report::Report,
 };
-use crate::config::BenchArgs;
+use crate::{cli::bearer_token, config::BenchArgs};
 
 /// How long the last messages may take to arrive once nothing more is published.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -55,9 +55,11 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
         .tcp_nodelay(true)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024);
-    let connect = async || -> anyhow::Result<Channel> {
+    let token = bearer_token(&args.connect)?;
+    let connect = async || -> anyhow::Result<Authorized> {
         let connected = endpoint.connect().await;
-        connected.with_context(|| format!("no broker answers at {}", args.connect.server))
+        let authorized = connected.map(|channel| Authorized::new(channel, token.clone()));
+        authorized.with_context(|| format!("no broker answers at {}", args.connect.server))
     };
     let load = Arc::new(Load::new(&args));
     let idle = args.server_pid.map(Usage::of).transpose()?;

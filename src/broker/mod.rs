@@ -32,7 +32,7 @@ use std::{
 
 use parking_lot::RwLock;
 
-pub(crate) use self::{batch::Encoding, publish::Run, queue::Taken};
+pub(crate) use self::{batch::Encoding, publish::Run, queue::Taken, subscription::Ender};
 use self::{
     budget::Budget,
     lane::LaneKey,

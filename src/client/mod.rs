@@ -45,6 +45,7 @@ mod silence;
 mod status;
 mod subscribe;
 mod subscription;
+mod token;
 mod url;
 
 use std::{fmt, sync::Arc};
@@ -66,6 +67,7 @@ pub use self::{
     publisher::{Publisher, Ticket},
     subscribe::{OverflowPolicy, Subscribe},
     subscription::{Event, Subscription},
+    token::{Authorized, BearerToken, BearerTokenError},
     url::UrlError,
 };
 use crate::{message::Message, wire::pb};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::token::BearerToken;
+
 /// A broker that takes longer to accept a connection is down, or behind a firewall.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The broker answers at once; what remains is a reconnect, [`CONNECT_TIMEOUT`] long, and a margin.
@@ -48,6 +50,8 @@ pub struct ClientOptions {
     pub reconnect: bool,
     /// How long subscriptions wait before each attempt to come back.
     pub backoff: Backoff,
+    /// Says who the client is, with each call. None by default.
+    pub bearer_token: Option<BearerToken>,
 }
 
 impl Default for ClientOptions {
@@ -59,6 +63,7 @@ impl Default for ClientOptions {
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             reconnect: true,
             backoff: Backoff::default(),
+            bearer_token: None,
         }
     }
 }

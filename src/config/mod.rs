@@ -4,14 +4,14 @@
 
 mod args;
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
 
 pub(crate) use self::args::{
-    BenchArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat,
-    OverflowArg, PubArgs, PublishMethod, ServeArgs, SubArgs,
+    BenchArgs, CheckArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat,
+    OutcomeFormat, OverflowArg, PubArgs, PublishMethod, ServeArgs, SubArgs, TokenArgs,
 };
 
 /// What serving needs.
@@ -19,6 +19,7 @@ pub(crate) use self::args::{
 pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) server: ServerConfig,
+    pub(crate) auth_file: Option<PathBuf>,
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -67,6 +68,8 @@ impl TryFrom<ServeArgs> for Config {
             ("request_timeout", !args.request_timeout.is_zero()),
             ("stall_timeout", !args.stall_timeout.is_zero()),
             ("topic_idle_timeout", !args.topic_idle_timeout.is_zero()),
+            ("guesses_max", args.guesses_max > 0),
+            ("guess_interval", !args.guess_interval.is_zero()),
         ];
         for (name, is_positive) in positive {
             ensure!(is_positive, "{name} is 0: it must be more");
@@ -88,7 +91,10 @@ impl TryFrom<ServeArgs> for Config {
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
                 topic_idle_timeout: *args.topic_idle_timeout,
+                guesses_max: args.guesses_max,
+                guess_interval: *args.guess_interval,
             },
+            auth_file: args.auth_file,
         })
     }
 }

@@ -11,6 +11,7 @@ mod health;
 mod lifeline;
 mod publish;
 mod publish_stream;
+mod revocation;
 mod share;
 mod status;
 mod subscribe;
@@ -19,7 +20,7 @@ mod translate;
 use std::{future::Future, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -28,10 +29,11 @@ pub(crate) use self::{
     status::internal_error, translate::answer_in_grpc,
 };
 use self::{
-    drain_body::end_on_drain,
+    drain_body::{EndsOn, end_in_time},
     translate::{is_grpc, refuse_in_grpc},
 };
 use crate::{
+    access::{Access, AccessError, Permit},
     broker::{Broker, Limits},
     metrics::Metrics,
     wire,
@@ -48,6 +50,8 @@ pub(crate) struct PubSub {
     pub(crate) drain: CancellationToken,
     /// The heartbeat intervals that a subscriber may ask for.
     pub(crate) heartbeat_interval: RangeInclusive<Duration>,
+    /// Who may do what; without it, anybody anything.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl PubSub {
@@ -56,6 +60,19 @@ impl PubSub {
     pub(crate) fn request_bytes_max(limits: &Limits) -> usize {
         const FIELDS_BYTES: usize = 64 * 1024;
         limits.payload_bytes_max + limits.attributes_bytes_max.max(FIELDS_BYTES)
+    }
+
+    /// What the sender of these headers is to be asked for, if anybody is.
+    fn permit(
+        &self,
+        headers: &HeaderMap,
+        share: &ConnectionShare,
+    ) -> Result<Option<Permit>, AccessError> {
+        let Some(access) = &self.access else {
+            return Ok(None);
+        };
+        let caller = access.identify(headers, share.peer(), share.caller())?;
+        Ok(Some(Permit::new(access, caller)))
     }
 }
 
@@ -159,8 +176,13 @@ impl Method {
     }
 }
 
-/// Health and reflection. Their streams, which would never end by themselves, end on drain.
-pub(crate) fn companion_routes(readiness: &Readiness, drain: CancellationToken) -> Router {
+/// Health, which is open to anybody, and reflection. Their streams, which would never end by themselves,
+/// end on drain.
+pub(crate) fn companion_routes(
+    readiness: &Readiness,
+    drain: CancellationToken,
+    access: Option<Arc<Access>>,
+) -> Router {
     /// Names of services and symbols are short.
     const REQUEST_BYTES_MAX: usize = 4 * 1024;
     let reflection = || {
@@ -179,9 +201,13 @@ pub(crate) fn companion_routes(readiness: &Readiness, drain: CancellationToken) 
     let health = readiness
         .service()
         .max_decoding_message_size(REQUEST_BYTES_MAX);
-    Routes::new(health)
-        .add_service(v1)
-        .add_service(v1alpha)
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(drain, end_on_drain))
+    let routes = |routes: Routes, access| {
+        let ends_on = EndsOn {
+            drain: drain.clone(),
+            access,
+        };
+        let routes = routes.into_axum_router().reset_fallback();
+        routes.layer(middleware::from_fn_with_state(ends_on, end_in_time))
+    };
+    routes(Routes::new(health), None).merge(routes(Routes::new(v1).add_service(v1alpha), access))
 }

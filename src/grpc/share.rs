@@ -5,8 +5,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// A connection's share: the subscriptions that it may hold, and the bytes of its requests that have
-/// not arrived completely. The front door passes it along with each request.
+use crate::access::{CallerCache, Peer};
+
+/// A connection's share: the subscriptions that it may hold, the bytes of its requests that have not
+/// arrived completely, and who is at its other end. The front door passes it along with each request.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionShare(Arc<Share>);
 
@@ -15,6 +17,8 @@ struct Share {
     subscriptions: AtomicUsize,
     subscriptions_max: usize,
     receiving_bytes: AtomicUsize,
+    peer: Peer,
+    caller: CallerCache,
 }
 
 /// One subscription's slot, free again when dropped.
@@ -22,12 +26,30 @@ struct Share {
 pub(crate) struct Slot(ConnectionShare);
 
 impl ConnectionShare {
+    /// A connection with nobody in particular at its other end.
+    #[cfg(test)]
     pub(crate) fn new(subscriptions_max: usize) -> Self {
+        Self::with_peer(subscriptions_max, Peer::default())
+    }
+
+    pub(crate) fn with_peer(subscriptions_max: usize, peer: Peer) -> Self {
         Self(Arc::new(Share {
             subscriptions: AtomicUsize::new(0),
             subscriptions_max,
             receiving_bytes: AtomicUsize::new(0),
+            peer,
+            caller: CallerCache::default(),
         }))
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// Who called last.
+    pub(super) fn caller(&self) -> &CallerCache {
+        &self.0.caller
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {

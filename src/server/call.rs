@@ -133,13 +133,14 @@ async fn begin_answer(
 }
 
 async fn answer(
-    request: Request<Body>,
+    mut request: Request<Body>,
     context: &Context,
     share: ConnectionShare,
 ) -> grpc::Answer<'_> {
     match grpc::Method::of(request.uri().path()) {
         Some(method) => method.call(&context.pubsub, &share, request).await,
         None => {
+            request.extensions_mut().insert(share.peer().clone());
             let answered = Box::pin(context.router.clone().oneshot(request)).await;
             answered.unwrap_or_else(|never| match never {}).into()
         }

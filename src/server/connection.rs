@@ -20,6 +20,7 @@ use super::{
     sniff::{Prefixed, Protocol, sniff},
 };
 use crate::{
+    access::Peer,
     grpc::PubSub,
     metrics::{Limit, Metrics},
 };
@@ -64,6 +65,10 @@ async fn open(stream: TcpStream, context: Arc<Context>) -> Option<BoxFuture<()>>
 
 async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()>> {
     let config = &context.config;
+    let peer = Peer {
+        address: stream.peer_addr().ok().map(|address| address.ip()),
+        certificate: None,
+    };
     // A peer that takes nothing is given as long as one that answers nothing.
     let write_timeout = config
         .keepalive_interval
@@ -72,13 +77,13 @@ async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()
     let sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)).await;
     match sniffed {
         Ok(Ok(Some((Protocol::Http2, stream)))) => {
-            match http2::open(stream, outgoing, context).await {
+            match http2::open(stream, outgoing, peer, context).await {
                 Ok(serving) => return Some(serving),
                 Err(error) => tracing::debug!(%error, "the connection broke as it opened"),
             }
         }
         Ok(Ok(Some((Protocol::Http1, stream)))) => {
-            return Some(Box::pin(serve_http1(stream, Arc::clone(context))));
+            return Some(Box::pin(serve_http1(stream, peer, Arc::clone(context))));
         }
         Ok(Ok(None)) => tracing::debug!("the peer left before it spoke"),
         Ok(Err(error)) => tracing::debug!(%error, "the connection broke before it spoke"),
@@ -90,12 +95,12 @@ async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()
     None
 }
 
-async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, context: Arc<Context>) {
+async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, peer: Peer, context: Arc<Context>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)
         .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
-        .serve_connection(TokioIo::new(stream), service_fn(requests(&context)));
+        .serve_connection(TokioIo::new(stream), service_fn(requests(&context, peer)));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -115,9 +120,14 @@ async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, context: Arc<Context>)
 /// Passes a connection's requests to the router.
 fn requests(
     context: &Context,
+    peer: Peer,
 ) -> impl Fn(Request<Incoming>) -> BoxFuture<Result<Response<Body>, Infallible>> + use<> {
     let router = context.router.clone();
-    move |request| Box::pin(router.clone().oneshot(request.map(Body::new)))
+    move |request| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer.clone());
+        Box::pin(router.clone().oneshot(request))
+    }
 }
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -25,12 +25,13 @@ use super::{
     connection::{BoxFuture, Context},
     outbox::Outgoing,
 };
-use crate::{grpc::ConnectionShare, metrics::Limit};
+use crate::{access::Peer, grpc::ConnectionShare, metrics::Limit};
 
 /// Greets the peer; returns what serves the connection to its end.
 pub(super) async fn open<S, T>(
     stream: S,
     outgoing: Outgoing<T>,
+    peer: Peer,
     context: &Arc<Context>,
 ) -> Result<BoxFuture<()>, h2::Error>
 where
@@ -39,7 +40,9 @@ where
 {
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
-    Ok(serve(connection, outgoing, Arc::clone(context)))
+    let subscriptions_max = context.config.subscriptions_per_connection_max;
+    let share = ConnectionShare::with_peer(subscriptions_max, peer);
+    Ok(serve(connection, outgoing, share, Arc::clone(context)))
 }
 
 /// Not an `async fn`, whose future would have room for the connection twice. What the connection has to
@@ -47,6 +50,7 @@ where
 fn serve<S, T>(
     mut connection: h2::server::Connection<S, Bytes>,
     outgoing: Outgoing<T>,
+    share: ConnectionShare,
     context: Arc<Context>,
 ) -> BoxFuture<()>
 where
@@ -55,7 +59,7 @@ where
 {
     Box::pin(async move {
         {
-            let mut serving = pin!(try_serve(&mut connection, &context));
+            let mut serving = pin!(try_serve(&mut connection, &share, &context));
             let served = poll_fn(|cx| {
                 let served = serving.as_mut().poll(cx);
                 match outgoing.poll_pass_on(cx) {
@@ -85,6 +89,7 @@ enum Error {
 
 async fn try_serve<S>(
     connection: &mut h2::server::Connection<S, Bytes>,
+    share: &ConnectionShare,
     context: &Arc<Context>,
 ) -> Result<(), h2::Error>
 where
@@ -92,7 +97,6 @@ where
 {
     let config = &context.config;
     let ping_pong = connection.ping_pong().expect("it is taken once");
-    let share = ConnectionShare::new(config.subscriptions_per_connection_max);
     let mut calls = FuturesUnordered::new();
     let mut started = 0_u64;
     let mut finishing = false;
@@ -111,7 +115,7 @@ where
                 Some(accepted) => {
                     let (request, respond) = accepted?;
                     started += 1;
-                    calls.push(Call::new(request, respond, context, &share));
+                    calls.push(Call::new(request, respond, context, share));
                 }
                 None => return Ok(()),
             },

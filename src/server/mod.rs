@@ -22,6 +22,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::config::*;
 use self::{connection::Context, workers::Workers};
 use crate::{
+    access::Access,
+    auth::{AuthFile, Guesses, Policy},
     broker::Broker,
     grpc::Readiness,
     metrics::{Limit, Metrics},
@@ -35,6 +37,7 @@ pub struct Server {
     config: ServerConfig,
     extra: Router,
     workers: Vec<Handle>,
+    auth: Option<(AuthFile, Policy)>,
 }
 
 /// Why the address could not be listened on.
@@ -63,6 +66,7 @@ impl Server {
             config,
             extra: Router::new(),
             workers: Vec::new(),
+            auth: None,
         })
     }
 
@@ -75,7 +79,15 @@ impl Server {
         self
     }
 
-    /// Serves these routes too, behind the same limits and layers. For programs that embed the broker;
+    /// Asks who calls and what it may do, as the file says now and whenever it says something else.
+    /// Health stays open to anybody.
+    #[must_use]
+    pub fn with_auth(mut self, file: AuthFile, policy: Policy) -> Self {
+        self.auth = Some((file, policy));
+        self
+    }
+
+    /// Serves these routes too, behind the same limits and layers; who may use them is theirs to ask. For programs that embed the broker;
     /// `tonic::service::Routes` become one by `into_axum_router`.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
@@ -100,22 +112,29 @@ impl Server {
             config,
             extra,
             workers,
+            auth,
         } = self;
         let workers = Workers::new(workers);
         let readiness = Readiness::new().await;
         let metrics = Arc::new(Metrics::new(broker.clone()));
+        let access = auth.map(|(file, policy)| {
+            let guesses = Guesses::new(config.guesses_max, config.guess_interval);
+            Arc::new(Access::new(file, policy, guesses, Arc::clone(&metrics)))
+        });
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let pubsub = Arc::new(routes::pubsub(
             broker.clone(),
             &config,
             &metrics,
             drain.clone(),
+            access.clone(),
         ));
         let router = routes::router(
             &config,
             readiness.clone(),
             Arc::clone(&metrics),
             drain.clone(),
+            access.clone(),
             extra,
         );
         let context = Arc::new(Context {
@@ -131,6 +150,7 @@ impl Server {
             tokio::select! {
                 () = accept::accept(&listener, &context, &connections, &workers) => {}
                 () = keep_time(&broker, &context) => {}
+                () = keep_current(access) => {}
             }
         };
         let begin_drain = async {
@@ -145,6 +165,13 @@ impl Server {
         }
         drop(listener);
         finish(&broker, &context, &connections).await;
+    }
+}
+
+async fn keep_current(access: Option<Arc<Access>>) {
+    match access {
+        Some(access) => access.keep_current().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@
     reason = "a test that cannot go on should say where, and fail"
 )]
 
+mod auth;
 mod cli;
 mod client;
 mod delivery;
