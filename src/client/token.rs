@@ -3,6 +3,7 @@
 use std::{
     fmt,
     str::FromStr,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,7 +13,7 @@ use tower::Service;
 
 /// What a broker is shown as `authorization: Bearer TOKEN`: a token of its auth file, or a JWT.
 #[derive(Clone, PartialEq, Eq)]
-pub struct BearerToken(HeaderValue);
+pub struct BearerToken(Arc<HeaderValue>);
 
 /// Why a text is no token. The text is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +29,7 @@ impl FromStr for BearerToken {
         let mut value = value.and_then(Result::ok).ok_or(BearerTokenError)?;
         // Kept out of the tables of both ends, and out of logs.
         value.set_sensitive(true);
-        Ok(Self(value))
+        Ok(Self(value.into()))
     }
 }
 
@@ -65,7 +66,9 @@ impl Service<Request<Body>> for Authorized {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Some(BearerToken(value)) = &self.token {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, HeaderValue::clone(value));
         }
         self.channel.call(request)
     }

@@ -4,12 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fanfare::{
-    auth::{RoleName, UserName},
-    broker as limits, server as front_door,
-    topic::{Topic, TopicFilter},
-};
+use fanfare::{broker as limits, server as front_door};
 use humantime::Duration;
+
+use super::access_args::{AccessArgs, CheckArgs, ConnectArgs, TokenArgs};
 
 /// A standalone, topic-based gRPC publish/subscribe broker.
 ///
@@ -155,21 +153,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "BROKER_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::IDLE_TIMEOUT))]
     pub(crate) idle_timeout: Duration,
 
-    /// Says who may do what, by a file that is read again whenever it changes; without it, anybody may do
-    /// anything. See the README
-    #[arg(
-        long,
-        env = "BROKER_AUTH_FILE",
-        value_name = "PATH",
-        help_heading = "Access"
-    )]
-    pub(crate) auth_file: Option<PathBuf>,
-    /// How many wrong credentials in a row are taken from one address
-    #[arg(long, env = "BROKER_GUESSES_MAX", value_name = "N", help_heading = "Access", default_value_t = front_door::GUESSES_MAX)]
-    pub(crate) guesses_max: u32,
-    /// How often one more is taken from then on
-    #[arg(long, env = "BROKER_GUESS_INTERVAL", value_name = "TIME", help_heading = "Access", default_value_t = Duration::from(front_door::GUESS_INTERVAL))]
-    pub(crate) guess_interval: Duration,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     /// How long to serve on as "not ready" before the drain, for load balancers to notice
     #[arg(long, env = "BROKER_DRAIN_DELAY", value_name = "TIME", help_heading = "Shutdown", default_value_t = Duration::from(front_door::DRAIN_DELAY))]
@@ -205,7 +190,7 @@ impl ServeArgs {
             ("tags_max", self.tags_max),
             ("idle_topics_max", self.idle_topics_max),
             ("connections_max", self.connections_max),
-            ("guesses_max", self.guesses_max as usize),
+            ("guesses_max", self.access.guesses_max as usize),
         ];
         for (name, count) in counts {
             anyhow::ensure!(count <= COUNT_MAX, "{name} of {count} exceeds {COUNT_MAX}");
@@ -221,7 +206,7 @@ impl ServeArgs {
             ("idle_timeout", self.idle_timeout),
             ("drain_delay", self.drain_delay),
             ("drain_timeout", self.drain_timeout),
-            ("guess_interval", self.guess_interval),
+            ("guess_interval", self.access.guess_interval),
         ];
         for (name, time) in times {
             let max = Duration::from(TIME_MAX);
@@ -229,55 +214,6 @@ impl ServeArgs {
         }
         Ok(())
     }
-}
-
-/// How to reach a broker.
-#[derive(Debug, Args)]
-pub(crate) struct ConnectArgs {
-    /// The broker's address
-    #[arg(
-        long,
-        short,
-        env = "BROKER_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:1234"
-    )]
-    pub(crate) server: String,
-    /// Says who calls, by the token in this file; or set BROKER_TOKEN to the token itself
-    #[arg(long, env = "BROKER_TOKEN_FILE", value_name = "PATH")]
-    pub(crate) token_file: Option<PathBuf>,
-}
-
-/// Makes a token for an auth file, or the hash of one
-///
-/// The token goes to stdout, its hash, which belongs into the auth file, to stderr.
-#[derive(Debug, Args)]
-pub(crate) struct TokenArgs {
-    /// Reads a token from standard input instead, and prints its hash to stdout
-    #[arg(long)]
-    pub(crate) hash: bool,
-}
-
-/// Checks a configuration and the files that it names, and says what a user may do
-///
-/// Takes the options for serving, and their variables. Exits with 0 if all is well and every question
-/// is answered with yes, with 1 if the configuration is wrong, with 3 if an answer is no.
-#[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
-    #[command(flatten)]
-    pub(crate) serve: ServeArgs,
-    /// Says in plain words what this user may do
-    #[arg(long = "as", value_name = "USER", requires = "auth_file")]
-    pub(crate) user: Option<UserName>,
-    /// A role that the user's JWT names; may be repeated
-    #[arg(long, value_name = "ROLE", requires = "user")]
-    pub(crate) role: Vec<RoleName>,
-    /// Asks whether the user may publish to this topic; may be repeated
-    #[arg(long, value_name = "TOPIC", requires = "user")]
-    pub(crate) publish: Vec<Topic>,
-    /// Asks whether the user may subscribe to this filter; may be repeated
-    #[arg(long, value_name = "FILTER", requires = "user")]
-    pub(crate) subscribe: Vec<TopicFilter>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

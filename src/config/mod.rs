@@ -2,6 +2,7 @@
 //!
 //! A flag wins over its environment variable, that over the default; all are in `--help`.
 
+mod access_args;
 mod args;
 
 use std::{ops::RangeInclusive, path::PathBuf};
@@ -9,9 +10,10 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
 
+pub(crate) use self::access_args::{CheckArgs, ConnectArgs, TokenArgs};
 pub(crate) use self::args::{
-    BenchArgs, CheckArgs, Cli, Command, ConnectArgs, Format, HealthArgs, LogArgs, LogFormat,
-    OutcomeFormat, OverflowArg, PubArgs, PublishMethod, ServeArgs, SubArgs, TokenArgs,
+    BenchArgs, Cli, Command, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat, OverflowArg,
+    PubArgs, PublishMethod, ServeArgs, SubArgs,
 };
 
 /// What serving needs.
@@ -68,8 +70,8 @@ impl TryFrom<ServeArgs> for Config {
             ("request_timeout", !args.request_timeout.is_zero()),
             ("stall_timeout", !args.stall_timeout.is_zero()),
             ("topic_idle_timeout", !args.topic_idle_timeout.is_zero()),
-            ("guesses_max", args.guesses_max > 0),
-            ("guess_interval", !args.guess_interval.is_zero()),
+            ("guesses_max", args.access.guesses_max > 0),
+            ("guess_interval", !args.access.guess_interval.is_zero()),
         ];
         for (name, is_positive) in positive {
             ensure!(is_positive, "{name} is 0: it must be more");
@@ -91,10 +93,10 @@ impl TryFrom<ServeArgs> for Config {
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
                 topic_idle_timeout: *args.topic_idle_timeout,
-                guesses_max: args.guesses_max,
-                guess_interval: *args.guess_interval,
+                guesses_max: args.access.guesses_max,
+                guess_interval: *args.access.guess_interval,
             },
-            auth_file: args.auth_file,
+            auth_file: args.access.auth_file,
         })
     }
 }
