@@ -202,7 +202,145 @@ fn bearer_token(headers: &HeaderMap) -> Result<Option<Secret>, Unproven> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        task::{Context, Poll, Waker},
+        time::SystemTime,
+    };
+
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::{
+        auth::{GUESS_INTERVAL, TokenHash},
+        broker::{Broker, Limits},
+        topic::{Topic, TopicFilter},
+    };
+
+    fn access(text: &str) -> (Arc<Access>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.toml");
+        fs::write(&path, text).unwrap();
+        let (file, policy) = AuthFile::open(path).unwrap();
+        let broker = Broker::new(Limits::default(), 1).unwrap();
+        let metrics = Arc::new(Metrics::new(broker));
+        let guesses = Guesses::new(2, GUESS_INTERVAL);
+        (
+            Arc::new(Access::new(file, policy, guesses, metrics)),
+            folder,
+        )
+    }
+
+    fn with_certificate(names: &[&str]) -> Peer {
+        Peer {
+            certificate: Some(names.iter().map(ToString::to_string).collect()),
+            ..Peer::default()
+        }
+    }
+
+    const RULES: &str = r#"
+        [users.alice]
+        certificates = ["spiffe://fleet/alice", "Alice.example"]
+        publish.allow = ["a"]
+        subscribe.allow = ["a"]
+    "#;
+
+    #[test]
+    fn a_connection_is_known_by_the_names_in_its_certificate() {
+        let (access, _folder) = access(RULES);
+        let cache = CallerCache::default();
+        let identify = |names: &[&str]| {
+            let peer = with_certificate(names);
+            let caller = access.identify(&HeaderMap::new(), &peer, &CallerCache::default());
+            caller.map(|caller| caller.identity().user.to_string())
+        };
+        assert_eq!(identify(&["alice.example"]), Ok("alice".into()));
+        assert_eq!(identify(&["x", "spiffe://fleet/alice"]), Ok("alice".into()));
+        let unknown = Unproven::Invalid {
+            reason: "no user has a name of this certificate",
+        };
+        assert_eq!(identify(&["bob.example"]), Err(unknown.into()));
+        assert_eq!(identify(&[]), Err(Unproven::NoCredentials.into()));
+        let peer = with_certificate(&["alice.example"]);
+        let caller = access.identify(&HeaderMap::new(), &peer, &cache).unwrap();
+        let mut permit = Permit::new(&access, caller);
+        let [a, b] = ["a", "b"].map(|text| text.parse::<Topic>().unwrap());
+        assert_eq!(permit.publish(&a), Ok(()));
+        let error = permit.publish(&b).unwrap_err().to_string();
+        assert_eq!(error, "user `alice` may not publish to `b`");
+        assert_eq!(permit.publish(&a), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn another_policy_is_told_and_then_it_is_quiet_again() {
+        let (access, _folder) = access(RULES);
+        let peer = with_certificate(&["alice.example"]);
+        let cache = CallerCache::default();
+        let caller = access.identify(&HeaderMap::new(), &peer, &cache).unwrap();
+        let mut permit = Permit::new(&access, caller);
+        let topic: Topic = "a".parse().unwrap();
+        permit.publish(&topic).unwrap();
+        let mut leash = permit.leash();
+        let mut poll = || leash.poll_change(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(poll(), Poll::Pending);
+        let replace = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), text).unwrap();
+            access.replace(AuthFile::open(file.path()).unwrap().1);
+        };
+        replace(RULES);
+        assert_eq!(poll(), Poll::Ready(Ok(())));
+        assert_eq!(poll(), Poll::Pending);
+        assert_eq!(permit.publish_again(), Ok(()));
+        replace(&RULES.replace("publish.allow = [\"a\"]", ""));
+        // Asked before it is told.
+        assert!(permit.publish(&topic).is_err());
+        assert_eq!(poll(), Poll::Ready(Ok(())));
+        let filter: TopicFilter = "a".parse().unwrap();
+        assert_eq!(permit.subscribe(&filter), Ok(()));
+        replace("[users.bob]\ncertificates = [\"alice.example\"]");
+        let stolen = Unproven::Invalid {
+            reason: "the credentials have become another user's",
+        };
+        assert_eq!(poll(), Poll::Ready(Err(stolen.into())));
+        assert_eq!(permit.subscribe(&filter), Err(stolen.into()));
+    }
+
+    #[test]
+    fn a_connection_remembers_its_caller_for_the_same_token_and_policy_only() {
+        let token = Secret::new_token().unwrap();
+        let hash = TokenHash::of(&token);
+        let (access, _folder) = access(&format!("[users.alice]\ntokens = [\"{hash}\"]"));
+        let cache = CallerCache::default();
+        let identify = |token: &str| {
+            let value = format!("Bearer {token}").parse().unwrap();
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            access.identify(&headers, &Peer::default(), &cache).is_ok()
+        };
+        assert!(identify(token.expose()));
+        assert!(identify(token.expose()));
+        assert!(!identify("other"));
+        assert!(!identify(&token.expose()[1..]));
+        let none = access.identify(&HeaderMap::new(), &Peer::default(), &cache);
+        assert!(none.is_err());
+        let nobody = tempfile::NamedTempFile::new().unwrap();
+        access.replace(AuthFile::open(nobody.path()).unwrap().1);
+        assert!(!identify(token.expose()));
+    }
+
+    #[test]
+    fn what_a_caller_is_told_and_what_is_logged_holds_no_secret() {
+        let token = Secret::new_token().unwrap();
+        let hash = TokenHash::of(&token);
+        let (access, _folder) = access(&format!("[users.alice]\ntokens = [\"{hash}\"]"));
+        let value = format!("Bearer {}", token.expose()).parse().unwrap();
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+        let cache = CallerCache::default();
+        let caller = access.identify(&headers, &Peer::default(), &cache);
+        let shown = format!("{caller:?} {cache:?} {access:?} {:?}", SystemTime::now());
+        assert!(!shown.contains(token.expose()));
+        assert!(!shown.contains(&hash.to_string()[7..]));
+    }
 
     #[test]
     fn a_token_is_read_from_its_header_or_the_header_is_refused() {

@@ -272,6 +272,13 @@ impl Keys {
             self.tokens.push((hash, user.clone()));
         }
         for name in certificates {
+            // A DNS name, which has neither an `@` nor a colon, is the same in any case, and comes to us in
+            // lower case.
+            let name = if name.contains(['@', ':']) {
+                name
+            } else {
+                name.to_ascii_lowercase()
+            };
             if let Some(other) = self.certificates.get(&name) {
                 return Err(AuthError::SharedCertificate {
                     user: user.clone(),
@@ -373,7 +380,7 @@ mod tests {
                 "users.b.tokens: another user, or this one twice, has the same token",
             ),
             (
-                "[users.a]\ncertificates = [\"x\"]\n[users.b]\ncertificates = [\"x\"]",
+                "[users.a]\ncertificates = [\"x\"]\n[users.b]\ncertificates = [\"X\"]",
                 "users.b.certificates: `x` stands for `a` already",
             ),
             (
