@@ -14,7 +14,7 @@ use fanfare::{
     client::{Client, ClientOptions, Event, PublishError, SubscribeError},
     message::Message,
     server::ServerConfig,
-    topic::TopicFilter,
+    topic::{Topic, TopicFilter},
     wire::pb::{PublishRequest, PublishStreamRequest, PublishStreamResponse},
 };
 use http::{StatusCode, request};
@@ -594,4 +594,43 @@ async fn a_message_is_not_read_before_its_publisher_is_known() {
     let call = raw.grpc(PUBLISH);
     let status = raw.status_of(call, frame(&request)).await;
     assert_eq!(status.code(), Code::Unauthenticated);
+}
+
+/// A stream on which nothing can be sent cannot be told; it ends all the same, and frees what waits.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_reader_that_loses_its_right_is_let_go() {
+    let guarded = Guarded::start(RULES).await;
+    let mut raw = Raw::connect_with_window(guarded.address(), 0).await;
+    let stalled = subscribe(&mut raw, &guarded.alice, "orders.eu").await;
+    for _ in 0..3 {
+        guarded.broker.publish("orders.eu", "x");
+    }
+    guarded.rewrite("[users.bob]\ntokens = [\"HASH(bob)\"]");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let snapshot = guarded.broker.broker.snapshot();
+    assert_eq!(snapshot.subscriptions, 0);
+    assert_eq!(snapshot.ledger.buffered, 0);
+    stalled.reset().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_publishes_without_a_pause_ends_with_its_right() {
+    let guarded = Guarded::start(RULES).await;
+    let alice = guarded.client(&guarded.alice).await;
+    let publisher = alice.publisher(Default::default());
+    let mut publisher = within(publisher).await.unwrap();
+    guarded.rewrite("[users.bob]\ntokens = [\"HASH(bob)\"]");
+    let topic: Topic = "orders.eu".parse().unwrap();
+    let error = within(async {
+        loop {
+            let message = Message::new(topic.clone(), "x");
+            if let Err(error) = publisher.send(message).await {
+                return error;
+            }
+        }
+    });
+    let error = error.await;
+    let source = std::error::Error::source(&error);
+    let said = format!("{error}: {source:?}");
+    assert!(said.contains("the credentials are not valid"), "{said}");
 }

@@ -16,9 +16,9 @@ const CASES: u32 = 10_000;
 /// One token more than any filter here has.
 const TOKENS_MAX: usize = 4;
 /// What topics are made of. Only `z` stands in no filter.
-const LETTERS: [&str; 4] = ["a", "b", "al", "z"];
+const LETTERS: [&str; 3] = ["a", "al", "z"];
 /// Names that are tokens, and names that try to be more.
-const USERS: [&str; 7] = ["al", "b", "*", ">", "a.b", "a.>", "al.*"];
+const USERS: [&str; 7] = ["al", "a", "*", ">", "a.al", "a.>", "al.*"];
 
 static WORLD: LazyLock<Vec<Topic>> = LazyLock::new(world);
 
@@ -39,9 +39,9 @@ fn world() -> Vec<Topic> {
 /// A filter as text; of a rule, it may name the user.
 fn filter(of_rule: bool) -> impl Strategy<Value = String> {
     let letters = if of_rule {
-        vec!["a", "b", "al", "*", "{user}"]
+        vec!["a", "al", "*", "{user}"]
     } else {
-        vec!["a", "b", "al", "*"]
+        vec!["a", "al", "*"]
     };
     let tokens = vec(prop::sample::select(letters), 1..TOKENS_MAX);
     (tokens, any::<bool>()).prop_map(|(mut tokens, has_tail)| {
