@@ -9,11 +9,13 @@
 mod access;
 pub mod auth;
 pub mod broker;
+pub mod certificate;
 pub mod client;
 mod grpc;
 mod http;
 pub mod message;
 mod metrics;
+mod pem;
 pub mod server;
 pub mod topic;
 pub mod wire;

@@ -176,6 +176,11 @@ impl Metrics {
         metrics
     }
 
+    /// Adds what one part of the program counts for itself.
+    pub(crate) fn register(&mut self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry);
+    }
+
     pub(crate) fn reject(&self, limit: Limit) {
         self.reject_many(limit, 1);
     }

@@ -3,7 +3,11 @@
 use std::{num::NonZero, process::ExitCode, thread, time::SystemTime};
 
 use anyhow::Context;
-use fanfare::{auth::AuthFile, broker::Broker, server::Server};
+use fanfare::{
+    auth::AuthFile,
+    broker::Broker,
+    server::{Reload, Server},
+};
 use tokio::{
     runtime::{Handle, Runtime},
     sync::oneshot,
@@ -11,7 +15,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ServeArgs},
-    shutdown::Signals,
+    shutdown::{Hangups, Signals},
 };
 
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -67,6 +71,9 @@ impl Worker {
 async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let broker = Broker::new(config.limits, first_epoch()?)?;
+    let serves_tls = config.server.tls.is_some();
+    let hangups = serves_tls.then(Hangups::listen).transpose();
+    let hangups = hangups.context("cannot listen for SIGHUP")?;
     let server = Server::bind(config.server, broker).await?;
     let mut server = server.with_workers(workers);
     if let Some(path) = config.auth_file {
@@ -74,13 +81,20 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
         server = server.with_auth(file, policy);
     }
     let address = server.local_addr().context("cannot tell the address")?;
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), tls = serves_tls, "serving");
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut serving = std::pin::pin!(server.run(async {
+    let reload = server.reload();
+    let serving = server.run(async {
         // Both an order to stop and a caller that is gone end the service.
         drop(stopped.await);
-    }));
+    });
+    let mut serving = std::pin::pin!(async {
+        tokio::select! {
+            () = serving => {}
+            () = reload_on_hangup(hangups, reload) => {}
+        }
+    });
     let first = tokio::select! {
         () = &mut serving => return Ok(ExitCode::SUCCESS),
         first = signals.next() => first,
@@ -93,6 +107,18 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
             tracing::warn!(signal = ?second, "stopped at once");
             Ok(second.exit_code())
         }
+    }
+}
+
+/// For ever. Where there is nothing to reload, SIGHUP keeps the meaning that the system gives it.
+async fn reload_on_hangup(hangups: Option<Hangups>, reload: Reload) {
+    let Some(mut hangups) = hangups else {
+        return std::future::pending().await;
+    };
+    loop {
+        hangups.next().await;
+        tracing::info!("SIGHUP: looking at the TLS files");
+        reload.reload();
     }
 }
 

@@ -1,4 +1,5 @@
-//! The operator's wish to stop: SIGINT or SIGTERM, where a second one means at once.
+//! What the operator says by signals: to stop, by SIGINT or SIGTERM, where a second one means at once;
+//! to look at the files anew, by SIGHUP.
 
 use std::{io, process::ExitCode};
 
@@ -42,5 +43,20 @@ impl Signals {
             _ = self.interrupt.recv() => Stop::Interrupt,
             _ = self.terminate.recv() => Stop::Terminate,
         }
+    }
+}
+
+/// SIGHUP, listened to from construction on: it no longer ends the process.
+#[derive(Debug)]
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM end the comparison in order, so that no server is left behind.
+//! SIGINT and SIGTERM end the measurement in order, so that no server is left behind.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

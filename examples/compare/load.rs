@@ -211,7 +211,14 @@ async fn subscribe(
             };
             let mut link = Link::connect(server.address(), traffic.codec(system), scratch).await?;
             let subscriptions = left.min(shape.subscriptions_per_connection);
-            link.subscribe(subscriptions).await?;
+            if system.answers_subscriptions() {
+                link.subscribe(subscriptions).await?;
+            } else {
+                let codec = traffic.codec(system);
+                let mut prober = Link::connect(server.address(), codec, scratch).await?;
+                link.subscribe_with_probes(subscriptions, &mut prober)
+                    .await?;
+            }
             left -= subscriptions;
             count += subscriptions;
             if matches!(shape.pace, Pace::Rate(_)) {

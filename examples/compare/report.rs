@@ -13,6 +13,8 @@ use crate::{
 
 /// A core is saturated from this share of it on.
 const SATURATED: f64 = 0.95;
+/// What the longest title of a goal takes.
+const GOAL_WIDTH: usize = 48;
 
 pub(crate) fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
     print_figures(results, out)?;
@@ -95,7 +97,7 @@ fn print_goals(results: &Results, out: &mut impl Write) -> io::Result<()> {
     let cells = STEPS.map(|step| format!("{step:>16}")).concat();
     writeln!(
         out,
-        "\n{:<40}{:>9}{:>15}{cells}",
+        "\n{:<GOAL_WIDTH$}{:>9}{:>15}{cells}",
         "goal", "median", "min-max"
     )?;
     for goal in GOALS {
@@ -103,7 +105,7 @@ fn print_goals(results: &Results, out: &mut impl Write) -> io::Result<()> {
             continue;
         };
         let (median, range) = (short(reached.median), range(reached));
-        write!(out, "{:<40}{median:>9}{range:>15}", title(goal))?;
+        write!(out, "{:<GOAL_WIDTH$}{median:>9}{range:>15}", title(goal))?;
         for step in goal.steps {
             let cell = step.map_or_else(String::new, |bound| {
                 let verdict = if reached.median <= bound { "yes" } else { "no" };
@@ -114,14 +116,17 @@ fn print_goals(results: &Results, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
     }
     let (lost, order_breaks) = results.faults(System::Fanfare);
-    writeln!(out, "{:<40}{lost:>9}", "messages lost by Fanfare, all runs")?;
-    writeln!(out, "{:<40}{order_breaks:>9}", "breaks of order, all runs")
+    let label = "messages lost by Fanfare, all runs";
+    writeln!(out, "{label:<GOAL_WIDTH$}{lost:>9}")?;
+    let label = "breaks of order, all runs";
+    writeln!(out, "{label:<GOAL_WIDTH$}{order_breaks:>9}")
 }
 
 pub(crate) fn title(goal: Goal) -> String {
     let workload = goal.workload.name();
     match (goal.against, goal.workload.measure()) {
         (None, measure) => format!("{workload}: {}", measure.unit()),
+        (Some(System::Reference), _) => "unary publish: CPU against the Go reference".to_owned(),
         (Some(against), Measure::LatencyP99) => {
             format!("{workload}: p99 against {}", against.name())
         }

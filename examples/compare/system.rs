@@ -17,6 +17,8 @@ use tokio::time::Instant;
 /// The core of the servers; the load has the other.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
+/// Where the reference listens: it takes no arguments.
+const REFERENCE_PORT: u16 = 1234;
 /// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A free port may be taken by another between being found and being used.
@@ -30,15 +32,18 @@ pub(crate) enum System {
     Mosquitto,
     /// Plain TCP with one write for each batch and subscriber: what no broker can go below.
     Floor,
+    /// The Go program that Fanfare replaces, with `--reference`
+    Reference,
 }
 
 impl System {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Fanfare,
         Self::Nats,
         Self::Redis,
         Self::Mosquitto,
         Self::Floor,
+        Self::Reference,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -48,7 +53,20 @@ impl System {
             Self::Redis => "Redis",
             Self::Mosquitto => "mosquitto",
             Self::Floor => "floor",
+            Self::Reference => "reference",
         }
+    }
+
+    /// Whether one publisher's messages arrive in the order in which they were sent, also where it does not
+    /// wait for each answer. The reference serves each call on a goroutine of its own.
+    pub(crate) fn keeps_order(self) -> bool {
+        self != Self::Reference
+    }
+
+    /// Whether a subscription is answered before its first message. Where it is not, only a message
+    /// tells that it is there.
+    pub(crate) fn answers_subscriptions(self) -> bool {
+        self != Self::Reference
     }
 }
 
@@ -56,6 +74,7 @@ impl System {
 #[derive(Debug)]
 pub(crate) struct Machine {
     broker: PathBuf,
+    reference: Option<PathBuf>,
     /// For logs and configurations.
     scratch: PathBuf,
     cores: Option<(usize, usize)>,
@@ -63,12 +82,19 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Pins this process to its core, if there are two and `taskset` is installed.
-    pub(crate) fn new(broker: PathBuf, scratch: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        broker: PathBuf,
+        reference: Option<PathBuf>,
+        scratch: PathBuf,
+    ) -> anyhow::Result<Self> {
         if !broker.is_file() {
             bail!(
                 "{} does not exist; `cargo build --release --bin broker` makes it",
                 broker.display()
             );
+        }
+        if let Some(missing) = reference.iter().find(|reference| !reference.is_file()) {
+            bail!("{} does not exist", missing.display());
         }
         let processors = thread::available_parallelism()?.get();
         let cores =
@@ -85,6 +111,7 @@ impl Machine {
         }
         Ok(Self {
             broker,
+            reference,
             scratch,
             cores,
         })
@@ -97,10 +124,13 @@ impl Machine {
 
     /// The system's program and what it calls itself, if it is installed.
     pub(crate) fn version(&self, system: System) -> Option<String> {
-        let output = Command::new(self.program(system)?)
+        let program = self.program(system)?;
+        let output = Command::new(&program)
             .arg(match system {
                 System::Mosquitto => "-h",
                 System::Floor => return Some("one write per batch and subscriber".to_owned()),
+                // It would serve, whatever it is told.
+                System::Reference => return Some(program.display().to_string()),
                 _ => "--version",
             })
             .output()
@@ -113,6 +143,7 @@ impl Machine {
         match system {
             System::Fanfare => Some(self.broker.clone()),
             System::Floor => std::env::current_exe().ok(),
+            System::Reference => self.reference.clone(),
             System::Nats => find("nats-server"),
             System::Redis => find("redis-server"),
             System::Mosquitto => find("mosquitto"),
@@ -134,8 +165,13 @@ impl Machine {
 
     fn try_start(&self, system: System) -> anyhow::Result<Server> {
         let program = self.program(system).context("it is not installed")?;
+        let port = match system {
+            System::Reference => REFERENCE_PORT,
+            _ => 0,
+        };
         // The port is free once this listener is dropped.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .with_context(|| format!("cannot listen on port {port} of loopback"))?;
         let address = free.local_addr()?;
         drop(free);
         let mut command = match self.cores {
@@ -159,6 +195,9 @@ impl Machine {
             if name.to_string_lossy().starts_with("BROKER_") {
                 command.env_remove(name);
             }
+        }
+        if system == System::Reference {
+            command.env("GOMAXPROCS", "1");
         }
         let mut server = Server {
             child: command.spawn()?,
@@ -204,6 +243,7 @@ impl Machine {
                 text(&["-c", &path.to_string_lossy()])
             }
             System::Floor => text(&["--serve-floor", &address.to_string()]),
+            System::Reference => Vec::new(),
         })
     }
 }

@@ -44,6 +44,14 @@ impl Measure {
             Self::KbPerSubscriber => "kB per idle subscriber",
         }
     }
+
+    /// What follows a figure.
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            Self::CpuPerDelivery | Self::LatencyP99 => "us",
+            Self::KbPerSubscriber => "kB",
+        }
+    }
 }
 
 /// How many publishes may be unanswered where each is answered on its own.
@@ -87,6 +95,8 @@ impl Workload {
     /// Whether the system can do it at all.
     pub(crate) fn suits(self, system: System) -> bool {
         match self {
+            // It has no PublishStream: in the others, its publisher would do other work than ours.
+            _ if system == System::Reference => self == Self::Unary,
             // MQTT answers no publish of QoS 0, and the floor none at all.
             Self::Unary => !matches!(system, System::Mosquitto | System::Floor),
             Self::Idle => system != System::Floor,
@@ -156,7 +166,7 @@ const fn goal(
 }
 
 /// The goals; those against NATS and Redis without a number of their own are for information.
-pub(crate) const GOALS: [Goal; 14] = [
+pub(crate) const GOALS: [Goal; 15] = [
     goal(
         Workload::Fan100,
         System::Nats,
@@ -190,6 +200,13 @@ pub(crate) const GOALS: [Goal; 14] = [
     goal(Workload::TenToTen, System::Redis, None, None, None),
     goal(Workload::Unary, System::Redis, None, None, Some(1.0)),
     goal(
+        Workload::Unary,
+        System::Reference,
+        Some(0.55),
+        Some(0.3),
+        None,
+    ),
+    goal(
         Workload::Fan100Kib,
         System::Nats,
         Some(1.3),
@@ -216,3 +233,16 @@ pub(crate) const GOALS: [Goal; 14] = [
         steps: [Some(3.0), Some(2.0), None],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_takes_part_where_each_publish_is_a_call() {
+        for workload in Workload::ALL {
+            let is_call = workload.shape().method == Method::Publish;
+            assert_eq!(workload.suits(System::Reference), is_call, "{workload:?}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{Access, AccessError, Leash};
 use crate::{
     auth::{Action, Credentials, Identity, Policy, Right, Rules, Secret, Unproven},
+    certificate::CertificateNames,
     topic::{Topic, TopicFilter},
 };
 
@@ -23,7 +24,7 @@ pub(crate) struct Caller(Arc<Proven>);
 struct Proven {
     identity: Identity,
     token: Option<Secret>,
-    certificate: Option<Arc<[String]>>,
+    certificate: Option<CertificateNames>,
     /// By what it was proven.
     policy: Arc<Policy>,
     generation: u64,
@@ -34,7 +35,7 @@ impl Caller {
     pub(super) fn prove(
         (generation, policy): (u64, Arc<Policy>),
         token: Option<Secret>,
-        certificate: Option<Arc<[String]>>,
+        certificate: Option<CertificateNames>,
     ) -> Result<Self, Unproven> {
         let identity = policy.identify(Credentials {
             token: token.as_ref(),

@@ -29,6 +29,7 @@ pub(crate) use self::{
 };
 use crate::{
     auth::{AuthFile, Guesses, Policy, Right, Secret, Unproven},
+    certificate::CertificateNames,
     metrics::{Limit, Metrics},
 };
 
@@ -37,9 +38,18 @@ use crate::{
 pub(crate) struct Peer {
     /// The address it came from.
     pub(crate) address: Option<IpAddr>,
-    /// The subject's alternative names in its certificate, once that is verified: DNS names, URIs and
-    /// e-mail addresses, without their kind.
-    pub(crate) certificate: Option<Arc<[String]>>,
+    /// The names in its certificate; `None` where no certificate is demanded.
+    pub(crate) certificate: Option<CertificateNames>,
+}
+
+impl Peer {
+    /// Goes along with a request, and so do the names for whoever embeds the broker.
+    pub(crate) fn introduce(&self, extensions: &mut http::Extensions) {
+        extensions.insert(self.clone());
+        if let Some(names) = &self.certificate {
+            extensions.insert(names.clone());
+        }
+    }
 }
 
 /// Why a caller is refused, or no longer served.
@@ -233,7 +243,9 @@ mod tests {
 
     fn with_certificate(names: &[&str]) -> Peer {
         Peer {
-            certificate: Some(names.iter().map(ToString::to_string).collect()),
+            certificate: Some(CertificateNames::new(
+                names.iter().map(ToString::to_string).collect(),
+            )),
             ..Peer::default()
         }
     }

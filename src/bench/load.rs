@@ -19,7 +19,12 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::{payload::Stamp, sender::Sender};
+use super::{
+    pacer::Pacer,
+    payload::Stamp,
+    sender::Sender,
+    tally::{Counts, Tally},
+};
 use crate::config::{BenchArgs, PublishMethod};
 
 /// What a subscriber asks for: more than its share of any window, so that a lossless run is one.
@@ -33,26 +38,20 @@ pub(super) struct Load {
     started: Instant,
     topics: usize,
     subscribers: usize,
-    publishers: usize,
-    rate: Option<u64>,
     method: PublishMethod,
     in_flight: usize,
     window: usize,
-    published: AtomicU64,
+    /// By publisher.
+    published: Tally,
     /// Deliveries that the messages published so far should lead to.
     expected: AtomicU64,
-    received: AtomicU64,
+    /// By subscriber.
+    received: Tally,
     progress: Notify,
     recording: AtomicBool,
     failed: AtomicBool,
     stop_publishing: CancellationToken,
     stop_receiving: CancellationToken,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Count {
-    pub(super) published: u64,
-    pub(super) received: u64,
 }
 
 /// What one subscriber, or all together, received.
@@ -96,14 +95,12 @@ impl Load {
             started: Instant::now(),
             topics: args.topics,
             subscribers: args.subscribers,
-            publishers: args.publishers,
-            rate: args.rate,
             method: args.method,
             in_flight: args.in_flight,
             window: args.window,
-            published: AtomicU64::new(0),
+            published: Tally::new(args.publishers),
             expected: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            received: Tally::new(args.subscribers),
             progress: Notify::new(),
             recording: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -112,11 +109,14 @@ impl Load {
         }
     }
 
-    pub(super) fn count(&self) -> Count {
-        Count {
-            published: self.published.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
-        }
+    /// What each publisher has sent, and each subscriber received.
+    pub(super) fn counts(&self) -> (Counts, Counts) {
+        (self.published.counts(), self.received.counts())
+    }
+
+    /// What all subscribers have received.
+    pub(super) fn received(&self) -> u64 {
+        self.received.total()
     }
 
     /// From now on, latencies count.
@@ -126,6 +126,12 @@ impl Load {
 
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The clock of `rate` messages a second, which ends when publishing does.
+    pub(super) fn pacer(&self, rate: u64) -> Arc<Pacer> {
+        let publishers = self.published.clients();
+        Pacer::start(rate, publishers, self.stop_publishing.clone())
     }
 
     pub(super) fn stop_publishing(&self) {
@@ -141,7 +147,7 @@ impl Load {
         let settled = async {
             loop {
                 let progress = self.progress.notified();
-                if self.received.load(Ordering::Relaxed) >= expected {
+                if self.received() >= expected {
                     return;
                 }
                 progress.await;
@@ -173,6 +179,7 @@ impl Load {
     pub(super) async fn receive(
         self: Arc<Self>,
         mut stream: Streaming<SubscribeResponse>,
+        index: usize,
     ) -> anyhow::Result<Received> {
         let mut received = Received::default();
         let mut positions = HashMap::new();
@@ -197,7 +204,7 @@ impl Load {
                 let us = self.now_ns().saturating_sub(stamp.due_ns) / 1_000;
                 received.latency.saturating_record(us);
             }
-            self.received.fetch_add(1, Ordering::Relaxed);
+            self.received.add(index);
             self.progress.notify_waiters();
         }
     }
@@ -208,6 +215,7 @@ impl Load {
         channel: Authorized,
         index: usize,
         size: usize,
+        pacer: Option<Arc<Pacer>>,
     ) -> anyhow::Result<u64> {
         let client = PubSubServiceClient::new(channel);
         let mut sender = match self.method {
@@ -220,17 +228,15 @@ impl Load {
         };
         let topic = self.topic(index);
         let readers = (topic..self.subscribers).step_by(self.topics).count() as u64;
-        let mut pace = self.pace(index);
         let mut position = 0;
-        while !self.stop_publishing.is_cancelled() {
-            let due_ns = self.until_due(&mut pace).await;
+        while let Some(due_ns) = self.until_due(pacer.as_deref(), index, position).await {
             position += 1;
             let stamp = Stamp {
                 due_ns,
                 publisher: index as u64,
                 position,
             };
-            self.published.fetch_add(1, Ordering::Relaxed);
+            self.published.add(index);
             self.expected.fetch_add(readers, Ordering::Relaxed);
             let topic = format!("bench.{topic}");
             self.noting(sender.send(topic, stamp.payload(size)).await)?;
@@ -239,38 +245,31 @@ impl Load {
         Ok(position * readers)
     }
 
-    /// Waits until the next message may be sent; returns when it was due.
-    async fn until_due(&self, pace: &mut Option<Pace>) -> u64 {
-        if let Some(pace) = pace {
-            let due = pace.next();
-            tokio::select! {
-                () = tokio::time::sleep_until(due) => {}
-                () = self.stop_publishing.cancelled() => {}
-            }
-            return (due - self.started).as_nanos() as u64;
+    /// Waits until the publisher's next message, after as many, may be sent; returns when it was due, or
+    /// `None` once no more is to be.
+    async fn until_due(&self, pacer: Option<&Pacer>, publisher: usize, sent: u64) -> Option<u64> {
+        if self.stop_publishing.is_cancelled() {
+            return None;
+        }
+        if let Some(pacer) = pacer {
+            return tokio::select! {
+                due = pacer.turn(publisher, sent) => Some((due - self.started).as_nanos() as u64),
+                () = self.stop_publishing.cancelled() => None,
+            };
         }
         let behind_max = (self.window * self.subscribers.max(1)) as u64;
         loop {
             let progress = self.progress.notified();
-            let received = self.received.load(Ordering::Relaxed);
+            let received = self.received();
             let expected = self.expected.load(Ordering::Relaxed);
             if expected.saturating_sub(received) < behind_max {
-                return self.now_ns();
+                return Some(self.now_ns());
             }
             tokio::select! {
                 () = progress => {}
-                () = self.stop_publishing.cancelled() => return self.now_ns(),
+                () = self.stop_publishing.cancelled() => return None,
             }
         }
-    }
-
-    /// Publishers take turns, so that messages of all together leave at even intervals.
-    fn pace(&self, index: usize) -> Option<Pace> {
-        let every = Duration::from_secs(1).div_f64(self.rate? as f64);
-        Some(Pace {
-            next: Instant::now() + every * index as u32,
-            interval: every * self.publishers as u32,
-        })
     }
 
     fn now_ns(&self) -> u64 {
@@ -284,19 +283,5 @@ impl Load {
             self.stop_publishing.cancel();
         }
         result
-    }
-}
-
-#[derive(Debug)]
-struct Pace {
-    next: Instant,
-    interval: Duration,
-}
-
-impl Pace {
-    fn next(&mut self) -> Instant {
-        let due = self.next;
-        self.next += self.interval;
-        due
     }
 }

@@ -5,15 +5,17 @@
 //! bounded: in unanswered calls, in how far subscribers may be behind, and in time.
 
 mod load;
+mod pacer;
 mod payload;
 mod process;
 mod report;
 mod sender;
+mod tally;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use fanfare::client::{Authorized, Client, ClientOptions};
+use fanfare::client::{Authorized, BearerToken, Client, TlsConnector};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::Endpoint;
@@ -24,7 +26,10 @@ use self::{
     process::Usage,
     report::Report,
 };
-use crate::{cli::bearer_token, config::BenchArgs};
+use crate::{
+    cli::bearer_token,
+    config::{BenchArgs, ConnectArgs},
+};
 
 /// How long the last messages may take to arrive once nothing more is published.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -43,50 +48,87 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The broker to measure.
+struct Target {
+    server: String,
+    endpoint: Endpoint,
+    /// For an `https` URL.
+    tls: Option<TlsConnector>,
+    token: Option<BearerToken>,
+}
+
+impl Target {
+    fn new(args: &ConnectArgs) -> anyhow::Result<Self> {
+        let options = args.options();
+        let client = Client::connect_lazy(&args.server, options.clone())?;
+        let tls = client
+            .url()
+            .starts_with("https:")
+            .then(|| TlsConnector::new(options.tls.unwrap_or_default(), options.connect_timeout));
+        let endpoint = Endpoint::from_shared(client.url().to_owned())
+            .context("the server's URL is not valid")?
+            .tcp_nodelay(true)
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024);
+        Ok(Self {
+            server: args.server.clone(),
+            endpoint,
+            tls,
+            token: bearer_token(args)?,
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Authorized> {
+        let connected = match &self.tls {
+            Some(tls) => self.endpoint.connect_with_connector(tls.clone()).await,
+            None => self.endpoint.connect().await,
+        };
+        let authorized = connected.map(|channel| Authorized::new(channel, self.token.clone()));
+        authorized.with_context(|| format!("no broker answers at {}", self.server))
+    }
+}
+
 async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let size = args.size.as_u64() as usize;
     ensure!(
         size >= STAMP_BYTES,
         "size of {size} bytes is below {STAMP_BYTES}, which time, publisher and position take"
     );
-    let url = Client::connect_lazy(&args.connect.server, ClientOptions::default())?;
-    let endpoint = Endpoint::from_shared(url.url().to_owned())
-        .context("the server's URL is not valid")?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024);
-    let token = bearer_token(&args.connect)?;
-    let connect = async || -> anyhow::Result<Authorized> {
-        let connected = endpoint.connect().await;
-        let authorized = connected.map(|channel| Authorized::new(channel, token.clone()));
-        authorized.with_context(|| format!("no broker answers at {}", args.connect.server))
-    };
+    let target = Target::new(&args.connect)?;
     let load = Arc::new(Load::new(&args));
     let idle = args.server_pid.map(Usage::of).transpose()?;
 
     let mut subscribers = JoinSet::new();
-    let mut channel = connect().await?;
+    let mut channel = target.connect().await?;
     for index in 0..args.subscribers {
         if index > 0 && index % args.subscriptions_per_connection == 0 {
-            channel = connect().await?;
+            channel = target.connect().await?;
         }
         let stream = load.subscribe(channel.clone(), index).await?;
-        subscribers.spawn(Arc::clone(&load).receive(stream));
+        subscribers.spawn(Arc::clone(&load).receive(stream, index));
     }
     let subscribed = args.server_pid.map(Usage::of).transpose()?;
 
     let mut publishers = JoinSet::new();
-    for index in 0..args.publishers {
-        publishers.spawn(Arc::clone(&load).publish(connect().await?, index, size));
+    let mut channels = Vec::new();
+    for _ in 0..args.publishers {
+        channels.push(target.connect().await?);
+    }
+    let pacer = args.rate.map(|rate| load.pacer(rate));
+    for (index, channel) in channels.into_iter().enumerate() {
+        let publisher = Arc::clone(&load).publish(channel, index, size, pacer.clone());
+        publishers.spawn(publisher);
     }
     let bar = progress(*args.warmup + *args.duration);
     watch(&bar, *args.warmup, &load).await;
     load.start_recording();
-    let (from, cpu_from) = (load.count(), args.server_pid.map(Usage::of).transpose()?);
+    let (published_from, delivered_from) = load.counts();
+    let cpu_from = args.server_pid.map(Usage::of).transpose()?;
     let started = Instant::now();
     watch(&bar, *args.duration, &load).await;
     let elapsed = started.elapsed();
-    let (to, cpu_to) = (load.count(), args.server_pid.map(Usage::of).transpose()?);
+    let (published_to, delivered_to) = load.counts();
+    let cpu_to = args.server_pid.map(Usage::of).transpose()?;
     load.stop_publishing();
     bar.finish_and_clear();
 
@@ -103,15 +145,17 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let memory = idle.zip(subscribed);
     Ok(Report {
         elapsed,
-        published: to.published - from.published,
-        delivered: to.received - from.received,
+        payload_bytes: size,
+        wanted_per_s: args.rate,
+        published: published_to.since(&published_from),
+        delivered: delivered_to.since(&delivered_from),
         lost: expected.saturating_sub(received.messages),
         missed_told: received.missed,
         order_breaks: received.order_breaks,
         server_cpu: cpu_from.zip(cpu_to).map(|(from, to)| to.cpu - from.cpu),
-        idle_bytes_per_subscriber: memory.map(|(idle, subscribed)| {
+        idle_bytes_per_subscriber: memory.and_then(|(idle, subscribed)| {
             let bytes = subscribed.rss_bytes.saturating_sub(idle.rss_bytes);
-            bytes / args.subscribers.max(1) as u64
+            bytes.checked_div(args.subscribers as u64)
         }),
         latency: received.latency,
     })
@@ -124,7 +168,7 @@ async fn watch(bar: &ProgressBar, time: Duration, load: &Load) {
         let step = Duration::from_millis(100).min(until - Instant::now());
         tokio::time::sleep(step).await;
         bar.inc(step.as_millis() as u64);
-        bar.set_message(format!("{} delivered", load.count().received));
+        bar.set_message(format!("{} delivered", load.received()));
     }
 }
 

@@ -15,9 +15,13 @@
 //! over first, so that the accounts are exact at every moment anyone looks; a reader is parked only while
 //! the tail is empty.
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::{
     batch::{Encoding, Tail},
@@ -26,6 +30,7 @@ use super::{
     parting::Parting,
     queue::Room,
     registry::Tally,
+    sync::{Mutex, MutexGuard},
 };
 use crate::{message::Tag, topic::TopicFilter};
 
@@ -61,6 +66,8 @@ pub(crate) struct Lane {
     pub(crate) key: LaneKey,
     encoding: &'static Encoding,
     budget: Arc<Budget>,
+    /// Whether there is anything in the tail, to be asked without the lock.
+    has_tail: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -92,6 +99,7 @@ impl Lane {
             key,
             encoding,
             budget,
+            has_tail: AtomicBool::new(false),
             state: Mutex::new(State {
                 tail: Tail::default(),
                 room: Room::UNBOUNDED,
@@ -109,7 +117,7 @@ impl Lane {
 
     /// Publishes the message to every member. Never waits, wakes nobody.
     pub(crate) fn push(&self, parting: &mut Parting<'_>, tally: &mut Tally) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if state.attached.is_empty() || !state.has_room(parting) {
             state.hand_over();
@@ -130,12 +138,26 @@ impl Lane {
 
     /// Hands over what is in the tail.
     pub(crate) fn flush(&self) {
-        self.state.lock().flush();
+        self.lock().flush();
+    }
+
+    /// [`flush`](Self::flush), if anything that the caller knows to be published is in the tail.
+    pub(crate) fn flush_known(&self) {
+        if self.has_tail.load(Ordering::Acquire) {
+            self.flush();
+        }
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            state: self.state.lock(),
+            has_tail: &self.has_tail,
+        }
     }
 
     /// Lets a member in; its first message is the next one published.
     pub(crate) fn join(&self, seat: Seat) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.flush();
         state.room = state.room.min(seat.mailbox.size().share(1));
         state.attached.push(seat);
@@ -149,7 +171,7 @@ impl Lane {
         mailbox: &Mailbox,
         act: impl FnOnce(&Mailbox) -> R,
     ) -> R {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.flush();
         let result = act(mailbox);
         if mailbox.end().is_some() {
@@ -161,6 +183,33 @@ impl Lane {
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state.lock();
         state.attached.is_empty() && state.detached.is_empty()
+    }
+}
+
+/// A lane's state, with `has_tail` kept true to it.
+struct Locked<'l> {
+    state: MutexGuard<'l, State>,
+    has_tail: &'l AtomicBool,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.has_tail
+            .store(!self.state.tail.is_empty(), Ordering::Release);
     }
 }
 

@@ -10,13 +10,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::Mutex;
-
 use super::{
     batch::Batch,
     budget::Budget,
     ledger::{Ledger, MissReason},
     queue::{BatchLimit, MailboxSize, Queue, Room, Taken},
+    sync::Mutex,
     wakers::{Wakers, replace_waker},
 };
 use crate::message::Delivery;

@@ -18,6 +18,7 @@ mod publish;
 mod queue;
 mod registry;
 mod subscription;
+mod sync;
 mod topics;
 mod trie;
 mod wakers;
@@ -30,14 +31,13 @@ use std::{
     time::SystemTime,
 };
 
-use parking_lot::RwLock;
-
 pub(crate) use self::{batch::Encoding, publish::Run, queue::Taken, subscription::Ender};
 use self::{
     budget::Budget,
     lane::LaneKey,
     mailbox::Mailbox,
     registry::{Registry, Subscriber},
+    sync::RwLock,
     topics::TopicTable,
     wakers::Wakers,
 };

@@ -3,12 +3,11 @@
 
 use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering, task::Waker, time::SystemTime};
 
-use parking_lot::MutexGuard;
-
 use super::{
     Limits, Shared,
     parting::Parting,
     registry::Tally,
+    sync::MutexGuard,
     topics::{LiveTopic, TopicHint, TopicState},
 };
 use crate::{

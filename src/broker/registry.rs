@@ -58,10 +58,14 @@ impl Subscriber {
         limit: BatchLimit,
         mut into: impl FnMut(Taken),
     ) -> Poll<Result<(), Ended>> {
-        let taken = self.mailbox.poll_take(cx, limit, &mut into);
-        let (Some(lane), Poll::Pending) = (&self.lane, &taken) else {
-            return taken;
+        let Some(lane) = &self.lane else {
+            return self.mailbox.poll_take(cx, limit, into);
         };
+        lane.flush_known();
+        let taken = self.mailbox.poll_take(cx, limit, &mut into);
+        if taken.is_ready() {
+            return taken;
+        }
         // The reader is parked by now. Looked at once more even if the tail was empty: somebody else
         // may have handed it over a moment ago, for a reader that was not parked yet.
         lane.flush();
@@ -222,6 +226,12 @@ impl Registry {
 
     pub(crate) fn len(&self) -> usize {
         self.subscribers.len()
+    }
+
+    /// Whether nothing is left of anybody.
+    #[cfg(all(test, feature = "interleavings"))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.trie.is_empty() && self.lanes.is_empty() && self.subscribers.is_empty()
     }
 
     pub(crate) fn groups_len(&self) -> usize {

@@ -16,9 +16,10 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
-use super::registry::Route;
+use super::{
+    registry::Route,
+    sync::{Mutex, MutexGuard},
+};
 use crate::{
     message::{Epoch, Sequence},
     topic::Topic,

@@ -82,7 +82,7 @@ impl<T> FilterTrie<T> {
     }
 
     #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.root.is_empty()
     }
 }

@@ -85,17 +85,18 @@ pub(crate) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
 async fn connect(args: &ConnectArgs) -> anyhow::Result<Client> {
     let options = ClientOptions {
         bearer_token: bearer_token(args)?,
-        ..ClientOptions::default()
+        ..args.options()
     };
     let connected = Client::with_options(&args.server, options).await;
     connected.map_err(|error| {
-        let unreachable = matches!(error, ConnectError::Unreachable { .. });
-        let error = anyhow::Error::new(error);
-        if unreachable {
-            anyhow!("{error:#}; is the broker running? start one with `broker`")
-        } else {
-            error
-        }
+        let hint = match error {
+            ConnectError::Unreachable { .. } => "is the broker running? start one with `broker`",
+            ConnectError::Broken { .. } if !args.server.starts_with("https:") => {
+                "does it want TLS? try https://"
+            }
+            _ => return error.into(),
+        };
+        anyhow!("{:#}; {hint}", anyhow::Error::new(error))
     })
 }
 

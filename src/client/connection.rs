@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use http::Uri;
+use http::{Uri, uri::Scheme};
 use parking_lot::Mutex;
 use tonic::{
     Status,
@@ -15,6 +15,7 @@ use super::{
     guard::{Guarded, guarded},
     options::{ClientOptions, MESSAGE_BYTES_MAX},
     status::ErrorMap,
+    tls::{TlsConnector, TlsError},
     token::Authorized,
 };
 use crate::wire::pb::pub_sub_service_client::PubSubServiceClient;
@@ -37,33 +38,52 @@ pub(super) struct Connection {
     url: String,
     options: ClientOptions,
     endpoint: Endpoint,
+    /// For an `https` URL.
+    tls: Option<TlsConnector>,
     channel: Mutex<(Generation, Channel)>,
 }
 
 impl Connection {
     pub(super) fn new(uri: Uri, options: ClientOptions) -> Self {
         let url = uri.to_string().trim_end_matches('/').to_owned();
+        let tls = (uri.scheme() == Some(&Scheme::HTTPS)).then(|| {
+            let tls = options.tls.clone().unwrap_or_default();
+            TlsConnector::new(tls, options.connect_timeout)
+        });
         let endpoint = Endpoint::from(uri)
             .user_agent(USER_AGENT)
             .expect("a crate's version is a valid header value")
-            .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
+        let endpoint = match tls {
+            // It keeps the time itself, so that what took too long counts as not connected.
+            Some(_) => endpoint,
+            None => endpoint.connect_timeout(options.connect_timeout),
+        };
+        let channel = connect_lazy(&endpoint, tls.as_ref());
         Self {
             url,
             options,
             endpoint,
+            tls,
             channel: Mutex::new((Generation(0), channel)),
         }
     }
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether TLS can be had, if it is wanted.
+    pub(super) async fn check_tls(&self) -> Result<(), TlsError> {
+        match &self.tls {
+            Some(tls) => tls.check().await,
+            None => Ok(()),
+        }
     }
 
     pub(super) fn options(&self) -> &ClientOptions {
@@ -89,7 +109,8 @@ impl Connection {
     pub(super) fn abandon(&self, generation: Generation) {
         let mut current = self.channel.lock();
         if current.0 == generation {
-            *current = (Generation(generation.0 + 1), self.endpoint.connect_lazy());
+            let channel = connect_lazy(&self.endpoint, self.tls.as_ref());
+            *current = (Generation(generation.0 + 1), channel);
         }
     }
 
@@ -110,5 +131,12 @@ impl Connection {
             url: &self.url,
             timeout: self.options.request_timeout,
         }
+    }
+}
+
+fn connect_lazy(endpoint: &Endpoint, tls: Option<&TlsConnector>) -> Channel {
+    match tls {
+        Some(tls) => endpoint.connect_with_connector_lazy(tls.clone()),
+        None => endpoint.connect_lazy(),
     }
 }

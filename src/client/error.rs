@@ -1,4 +1,4 @@
-//! What can go wrong, per operation; [`CallError`] is what can befall any call.
+//! What can go wrong with a call, per operation; [`CallError`] is what can befall any of them.
 //!
 //! Each error says whose fault it is, and whether a retry helps. Where the broker answered, the
 //! variant keeps its `status` with all details; where the connection failed, the innermost cause is
@@ -9,48 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 pub use super::status::TransportError;
-use super::{convert::Malformed, in_flight::Rejection, status::said, url::UrlError};
-
-/// Why there is no connection to a broker.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The address is none; the caller must change it.
-    #[error(transparent)]
-    InvalidUrl(#[from] UrlError),
-    /// Nothing accepts connections there. Is the broker running?
-    #[error("no broker answers at {url}")]
-    Unreachable {
-        /// The address tried.
-        url: String,
-        /// What the operating system says.
-        source: TransportError,
-    },
-    /// Something accepts connections there and then breaks them: a server of another kind, a broker
-    /// that wants TLS, or a proxy without a broker behind it.
-    #[error("the connection to {url} broke before a broker answered")]
-    Broken {
-        /// The address tried.
-        url: String,
-        /// How it broke.
-        source: TransportError,
-    },
-    /// Nothing was heard at all: a firewall, or a server of another kind.
-    #[error("nothing was heard from {url} within {timeout:?}")]
-    Silent {
-        /// The address tried.
-        url: String,
-        /// How long it was waited for.
-        timeout: Duration,
-    },
-}
-
-impl ConnectError {
-    /// Whether a later attempt can succeed without a change by the caller.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::InvalidUrl(_))
-    }
-}
+use super::{convert::Malformed, in_flight::Rejection, status::said};
 
 /// What can befall any call, whatever it asks for.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod connect_error;
 mod connection;
 mod convert;
 mod error;
@@ -45,19 +46,22 @@ mod silence;
 mod status;
 mod subscribe;
 mod subscription;
+mod tls;
 mod token;
 mod url;
 
 use std::{fmt, sync::Arc};
 
+use http::uri::Scheme;
 use tonic::Request;
 
 use self::connection::Connection;
 pub use self::{
+    connect_error::ConnectError,
     convert::{Malformed, Receipt, Received},
     error::{
-        CallError, ConnectError, HealthError, PublishError, PublisherError, SendError,
-        SubscribeError, TicketError, TransportError,
+        CallError, HealthError, PublishError, PublisherError, SendError, SubscribeError,
+        TicketError, TransportError,
     },
     gap::{Gap, Start},
     health::Health,
@@ -67,9 +71,11 @@ pub use self::{
     publisher::{Publisher, Ticket},
     subscribe::{OverflowPolicy, Subscribe},
     subscription::{Event, Subscription},
+    tls::{Identity, TlsConnector, TlsError, TlsOptions},
     token::{Authorized, BearerToken, BearerTokenError},
     url::UrlError,
 };
+pub use crate::pem::PemError;
 use crate::{message::Message, wire::pb};
 
 /// Where a broker listens unless told otherwise.
@@ -84,8 +90,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the broker at `url`, `host:port` or `http://host:port`, and waits until it has
-    /// answered a first call, for 5 seconds at most.
+    /// Connects to the broker at `url`, `host:port`, `http://host:port` or `https://host:port`, and waits
+    /// until it has answered a first call, for 5 seconds at most.
     ///
     /// # Errors
     /// A URL that is none, or no broker there.
@@ -93,25 +99,32 @@ impl Client {
         Self::with_options(url, ClientOptions::default()).await
     }
 
-    /// [`connect`](Self::connect), with other bounds.
+    /// [`connect`](Self::connect), with other bounds or with TLS of one's own.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect), and [`ClientOptions::tls`] that does not work.
     pub async fn with_options(url: &str, options: ClientOptions) -> Result<Self, ConnectError> {
         let client = Self::connect_lazy(url, options)?;
+        client.connection.check_tls().await.map_err(Arc::new)?;
         client.probe().await?;
         Ok(client)
     }
 
     /// A client that connects when it is first used, for programs that may start before their broker.
+    /// The files that [`ClientOptions::tls`] names are read then too.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// A URL that is none, or one without TLS where TLS is asked for.
     ///
     /// # Panics
     /// Outside a tokio runtime, which the connection runs on.
     pub fn connect_lazy(url: &str, options: ClientOptions) -> Result<Self, UrlError> {
-        let connection = Arc::new(Connection::new(url::parse(url)?, options));
+        let uri = url::parse(url)?;
+        if options.tls.is_some() && uri.scheme() == Some(&Scheme::HTTP) {
+            let url = url.to_owned();
+            return Err(UrlError::Plaintext { url });
+        }
+        let connection = Arc::new(Connection::new(uri, options));
         Ok(Self { connection })
     }
 
@@ -178,6 +191,11 @@ impl Client {
             return Err(ConnectError::Silent { url, timeout });
         };
         match answer {
+            Err(HealthError::Call(CallError::Unreachable { source, .. }))
+                if source.is_handshake() =>
+            {
+                Err(ConnectError::Handshake { url, source })
+            }
             Err(HealthError::Call(CallError::Unreachable { source, .. })) => {
                 Err(ConnectError::Unreachable { url, source })
             }

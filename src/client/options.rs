@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::token::BearerToken;
+use super::{tls::TlsOptions, token::BearerToken};
 
 /// A broker that takes longer to accept a connection is down, or behind a firewall.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub const REJECTIONS_KEPT_MAX: usize = 10_000;
 /// The bounds of a client's waits, and what it does when its connection breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// How long a connection may take to come about. [`CONNECT_TIMEOUT`] by default.
+    /// How long a connection may take to come about, with its TLS handshake. [`CONNECT_TIMEOUT`] by default.
     pub connect_timeout: Duration,
     /// How long a call may take, a reconnect included; the broker is told. For a subscription, how
     /// long it may take to go live. [`REQUEST_TIMEOUT`] by default.
@@ -52,6 +52,9 @@ pub struct ClientOptions {
     pub backoff: Backoff,
     /// Says who the client is, with each call. None by default.
     pub bearer_token: Option<BearerToken>,
+    /// What is special about the TLS of an `https://` URL; the system's trust decides otherwise. None by
+    /// default.
+    pub tls: Option<TlsOptions>,
 }
 
 impl Default for ClientOptions {
@@ -64,6 +67,7 @@ impl Default for ClientOptions {
             reconnect: true,
             backoff: Backoff::default(),
             bearer_token: None,
+            tls: None,
         }
     }
 }

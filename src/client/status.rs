@@ -8,7 +8,10 @@ use std::{error::Error, fmt, time::Duration};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
-use super::error::{CallError, HealthError, PublishError, PublisherError, SubscribeError};
+use super::{
+    error::{CallError, HealthError, PublishError, PublisherError, SubscribeError},
+    tls::HandshakeError,
+};
 
 /// What broke a connection: the innermost cause, such as `Connection refused`.
 #[derive(Clone, Debug)]
@@ -18,6 +21,12 @@ impl TransportError {
     /// A stream that ended without a word.
     pub(super) const fn ended() -> Self {
         Self(None)
+    }
+
+    /// Whether it is TLS that did not come about.
+    pub(super) fn is_handshake(&self) -> bool {
+        let mut causes = self.0.iter().flat_map(causes);
+        causes.any(|cause| cause.is::<HandshakeError>())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A broker's address, as people write it: `host:port` or `http://host:port`.
+//! A broker's address, as people write it: `host:port`, `http://host:port` or `https://host:port`.
 
 use http::Uri;
 
@@ -11,8 +11,8 @@ pub enum UrlError {
         /// The text given.
         url: String,
     },
-    /// A scheme other than `http`.
-    #[error("`{url}` has the scheme `{scheme}`: this client speaks http only")]
+    /// A scheme other than `http` and `https`.
+    #[error("`{url}` has the scheme `{scheme}`: this client speaks http and https")]
     Scheme {
         /// The text given.
         url: String,
@@ -25,12 +25,18 @@ pub enum UrlError {
         /// The text given.
         url: String,
     },
+    /// A URL that is not `https`, where options for TLS are given: they would have no effect.
+    #[error("`{url}` is plaintext, and TLS is asked for: write https://host:port")]
+    Plaintext {
+        /// The text given.
+        url: String,
+    },
     /// More than scheme, host and port. The text is not repeated: it may hold a password.
     #[error("a broker's address has no path, query or user: write host:port or http://host:port")]
     Excess,
 }
 
-/// The address as `http://host:port`, without anything else.
+/// The address as `http://host:port` or `https://host:port`, without anything else.
 pub(super) fn parse(text: &str) -> Result<Uri, UrlError> {
     let url = text.to_owned();
     let full = if text.contains("://") {
@@ -44,7 +50,7 @@ pub(super) fn parse(text: &str) -> Result<Uri, UrlError> {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(UrlError::Malformed { url });
     };
-    if scheme != "http" {
+    if !matches!(scheme, "http" | "https") {
         let scheme = scheme.to_owned();
         return Err(UrlError::Scheme { url, scheme });
     }
@@ -82,6 +88,10 @@ mod tests {
         check("http://broker.example:80/", "http://broker.example:80/");
         check("localhost:1234", "http://localhost:1234/");
         check("[::1]:1234", "http://[::1]:1234/");
+        check(
+            "https://broker.example:1234",
+            "https://broker.example:1234/",
+        );
     }
 
     #[test]
@@ -91,8 +101,8 @@ mod tests {
             check_error(text, &format!("`{text}` {WRITE}"));
         }
         check_error(
-            "https://h:1",
-            "`https://h:1` has the scheme `https`: this client speaks http only",
+            "grpc://h:1",
+            "`grpc://h:1` has the scheme `grpc`: this client speaks http and https",
         );
         for text in ["broker", "http://broker", "h:0", "h:70000"] {
             check_error(

@@ -1,4 +1,4 @@
-//! What is typed about who calls whom, and who may do what.
+//! What the operator types about who may do what.
 
 use std::path::PathBuf;
 
@@ -25,23 +25,6 @@ pub(crate) struct AccessArgs {
     /// How often one more is taken from then on
     #[arg(long, env = "BROKER_GUESS_INTERVAL", value_name = "TIME", default_value_t = Duration::from(front_door::GUESS_INTERVAL))]
     pub(crate) guess_interval: Duration,
-}
-
-/// How to reach a broker.
-#[derive(Debug, Args)]
-pub(crate) struct ConnectArgs {
-    /// The broker's address
-    #[arg(
-        long,
-        short,
-        env = "BROKER_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:1234"
-    )]
-    pub(crate) server: String,
-    /// Says who calls, by the token in this file; or set BROKER_TOKEN to the token itself
-    #[arg(long, env = "BROKER_TOKEN_FILE", value_name = "PATH")]
-    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// Makes a token for an auth file, or the hash of one

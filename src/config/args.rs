@@ -1,13 +1,19 @@
-//! The command line, as the operator types it.
+//! The command line, as the operator types it who serves.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use fanfare::{broker as limits, server as front_door};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use fanfare::{
+    broker as limits,
+    server::{self as front_door, TlsConfig},
+};
 use humantime::Duration;
 
-use super::access_args::{AccessArgs, CheckArgs, ConnectArgs, TokenArgs};
+use super::{
+    access_args::{AccessArgs, CheckArgs, TokenArgs},
+    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs},
+};
 
 /// A standalone, topic-based gRPC publish/subscribe broker.
 ///
@@ -63,7 +69,7 @@ pub(crate) enum LogFormat {
 }
 
 /// A size as a person types it.
-fn size(text: &str) -> Result<ByteSize, String> {
+pub(super) fn size(text: &str) -> Result<ByteSize, String> {
     let parsed = text.parse();
     parsed.map_err(|_| format!("`{text}` is not a size: write 65536, 64KiB or 1MiB"))
 }
@@ -82,6 +88,40 @@ pub(crate) struct ServeArgs {
     /// How many threads serve connections; 0 takes one for each processor
     #[arg(long, env = "BROKER_THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1_024))]
     pub(crate) threads: u16,
+
+    /// The broker's certificate, followed by those of intermediate authorities, in PEM: serves over TLS.
+    /// The TLS files may be replaced at any time; new connections get the new ones within 5 seconds, or
+    /// at once on SIGHUP
+    #[arg(
+        long,
+        env = "BROKER_TLS_CERT",
+        value_name = "PATH",
+        help_heading = "Security",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(
+        long,
+        env = "BROKER_TLS_KEY",
+        value_name = "PATH",
+        help_heading = "Security",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The authorities that vouch for clients, in PEM: every client needs a certificate of theirs
+    #[arg(
+        long,
+        env = "BROKER_TLS_CLIENT_CA",
+        value_name = "PATH",
+        help_heading = "Security",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Allows plaintext on an address that is not loopback: whoever is on the way can read and change
+    /// all that is sent
+    #[arg(long, env = "BROKER_INSECURE_PLAINTEXT", help_heading = "Security", value_parser = BoolishValueParser::new())]
+    pub(crate) insecure_plaintext: bool,
 
     /// The largest payload; 16MiB at most
     #[arg(long, env = "BROKER_PAYLOAD_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Messages", default_value_t = bytes(limits::PAYLOAD_BYTES_MAX))]
@@ -134,7 +174,7 @@ pub(crate) struct ServeArgs {
     /// The most open connections
     #[arg(long, env = "BROKER_CONNECTIONS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_MAX)]
     pub(crate) connections_max: usize,
-    /// How long a new connection may take to say which protocol it speaks
+    /// How long a new connection may take to say which protocol it speaks, a TLS handshake included
     #[arg(long, env = "BROKER_FIRST_BYTES_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::FIRST_BYTES_TIMEOUT))]
     pub(crate) first_bytes_timeout: Duration,
     /// How long a request may take to arrive
@@ -170,6 +210,14 @@ const COUNT_MAX: usize = 100_000_000;
 const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
 
 impl ServeArgs {
+    pub(crate) fn tls(&self) -> Option<TlsConfig> {
+        let (cert, key) = self.tls_cert.as_ref().zip(self.tls_key.as_ref())?;
+        Some(TlsConfig {
+            client_ca: self.tls_client_ca.clone(),
+            ..TlsConfig::new(cert, key)
+        })
+    }
+
     /// Whether every value is one that can be meant.
     pub(crate) fn check_ceilings(&self) -> anyhow::Result<()> {
         let sizes = [
@@ -214,177 +262,4 @@ impl ServeArgs {
         }
         Ok(())
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// The payload and a line break
-    #[default]
-    Text,
-    /// One JSON object a line, with all that came along
-    Json,
-    /// The payload, and nothing else
-    Raw,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OutcomeFormat {
-    /// A line for a person, on stderr
-    #[default]
-    Text,
-    /// One JSON object for each message, on stdout
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OverflowArg {
-    #[default]
-    DropNewest,
-    DropOldest,
-    Disconnect,
-}
-
-/// Publishes a message, or one for each line of standard input
-///
-/// The payload is the argument, a file, or, without either, each line of standard input. What became
-/// of the messages goes to stderr, with `--format json` to stdout, a line each.
-#[derive(Debug, Args)]
-pub(crate) struct PubArgs {
-    /// Where to publish
-    pub(crate) topic: String,
-    /// The payload
-    pub(crate) payload: Option<String>,
-    /// Reads the payload from this file
-    #[arg(long, short, value_name = "PATH", conflicts_with = "payload")]
-    pub(crate) file: Option<PathBuf>,
-    /// An attribute that travels along; may be repeated
-    #[arg(long, short, value_name = "NAME=VALUE")]
-    pub(crate) attribute: Vec<String>,
-    /// The tag by which subscribers may choose the message
-    #[arg(long, value_name = "TAG")]
-    pub(crate) tag: Option<String>,
-    /// The message's key
-    #[arg(long, value_name = "KEY")]
-    pub(crate) key: Option<String>,
-    /// The message's id; without it, the broker chooses one
-    #[arg(long, value_name = "ID")]
-    pub(crate) id: Option<String>,
-    /// How the outcome is shown
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: OutcomeFormat,
-    #[command(flatten)]
-    pub(crate) connect: ConnectArgs,
-}
-
-/// Prints the messages of a topic or filter as they come
-///
-/// Payloads go to stdout, everything else to stderr. Reconnects by itself. Exits with 0 after
-/// `--count` messages, with 124 when `--timeout` ran out first, with 130 on Ctrl-C.
-#[derive(Debug, Args)]
-pub(crate) struct SubArgs {
-    /// A topic, or a filter: `*` stands for one token, a final `>` for one or more
-    pub(crate) filter: String,
-    /// Exits after this many messages
-    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-    /// Exits with 124 after this time
-    #[arg(long, short, value_name = "TIME")]
-    pub(crate) timeout: Option<Duration>,
-    /// How messages are printed
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-    /// Shares the work with the other members of this group
-    #[arg(long, short, value_name = "GROUP")]
-    pub(crate) group: Option<String>,
-    /// Only messages that carry this tag; may be repeated
-    #[arg(long, value_name = "TAG")]
-    pub(crate) tag: Vec<String>,
-    /// What happens when this subscriber falls behind
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) overflow: OverflowArg,
-    /// How many messages may wait at the broker; 0 leaves it to the broker
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) mailbox_capacity: u32,
-    /// Asks for a heartbeat after this much silence, to notice a dead connection
-    #[arg(long, value_name = "TIME")]
-    pub(crate) heartbeat: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) connect: ConnectArgs,
-}
-
-/// Asks whether a broker is healthy: exits with 0 if it serves, with 1 if not
-#[derive(Debug, Args)]
-pub(crate) struct HealthArgs {
-    /// Which service to ask for; the broker as a whole, if none is given
-    #[arg(default_value = "")]
-    pub(crate) service: String,
-    #[command(flatten)]
-    pub(crate) connect: ConnectArgs,
-}
-
-/// Measures a broker: throughput, latency, losses, order, and what it costs the server
-///
-/// Publishers and subscribers run in this process, each on a connection of its own unless told
-/// otherwise, on topics `bench.0` and so on. Publisher number i uses topic i modulo the topics, and so
-/// does subscriber i. Without `--rate`, publishers send as fast as they are answered, and wait for
-/// subscribers that are a window behind, so that nothing is lost.
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    /// How many publishers
-    #[arg(long, short, value_name = "N", default_value_t = 1)]
-    pub(crate) publishers: usize,
-    /// How many subscribers
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
-    pub(crate) subscribers: usize,
-    /// How many topics
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
-    pub(crate) topics: usize,
-    /// How many subscriptions share a connection
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
-    pub(crate) subscriptions_per_connection: usize,
-    /// The payload's size; 24 bytes at least, which carry time, publisher and position
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value_t = ByteSize::b(128))]
-    pub(crate) size: ByteSize,
-    /// How long to measure, after the warm-up
-    #[arg(long, short, value_name = "TIME", default_value = "5s")]
-    pub(crate) duration: Duration,
-    /// How long to run before measuring
-    #[arg(long, value_name = "TIME", default_value = "1s")]
-    pub(crate) warmup: Duration,
-    /// Messages a second of all publishers together, sent at even intervals; latency then counts from
-    /// the time at which a message was due. Without it, as many as the broker takes
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) rate: Option<u64>,
-    /// How publishers publish
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) method: PublishMethod,
-    /// How many publish calls of one publisher may be unanswered, with `--method unary`
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive())]
-    pub(crate) in_flight: usize,
-    /// How many messages the subscribers may be behind, each on average, before publishers wait;
-    /// not used with `--rate`
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive())]
-    pub(crate) window: usize,
-    /// The broker's process on this machine, to measure its processor time and memory
-    #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: Option<u32>,
-    /// How the result is shown, on stdout
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: OutcomeFormat,
-    #[command(flatten)]
-    pub(crate) connect: ConnectArgs,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PublishMethod {
-    /// One stream for each publisher
-    #[default]
-    Stream,
-    /// A call for each message
-    Unary,
-}
-
-/// A count of one or more, and not so many that a typing error fills the memory.
-fn positive() -> clap::builder::RangedI64ValueParser<usize> {
-    clap::builder::RangedI64ValueParser::new().range(1..=1_000_000)
 }

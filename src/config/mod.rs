@@ -4,16 +4,20 @@
 
 mod access_args;
 mod args;
+mod commands;
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
 
-pub(crate) use self::access_args::{CheckArgs, ConnectArgs, TokenArgs};
-pub(crate) use self::args::{
-    BenchArgs, Cli, Command, Format, HealthArgs, LogArgs, LogFormat, OutcomeFormat, OverflowArg,
-    PubArgs, PublishMethod, ServeArgs, SubArgs,
+pub(crate) use self::{
+    access_args::{CheckArgs, TokenArgs},
+    args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
+    commands::{
+        BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
+        PublishMethod, SubArgs,
+    },
 };
 
 /// What serving needs.
@@ -76,10 +80,13 @@ impl TryFrom<ServeArgs> for Config {
         for (name, is_positive) in positive {
             ensure!(is_positive, "{name} is 0: it must be more");
         }
+        let tls = args.tls();
         Ok(Self {
             limits,
             server: ServerConfig {
                 listen: args.listen,
+                tls,
+                insecure_plaintext: args.insecure_plaintext,
                 connections_max: args.connections_max,
                 subscriptions_per_connection_max: args.subscriptions_per_connection_max,
                 first_bytes_timeout: *args.first_bytes_timeout,

@@ -20,7 +20,7 @@ mod translate;
 use std::{future::Future, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -30,7 +30,7 @@ pub(crate) use self::{
 };
 use self::{
     drain_body::{EndsOn, end_in_time},
-    translate::{is_grpc, refuse_in_grpc},
+    translate::{pass_calls, refuse_head},
 };
 use crate::{
     access::{Access, AccessError, Permit},
@@ -133,18 +133,8 @@ impl Method {
         share: &ConnectionShare,
         request: Request,
     ) -> Answer<'s> {
-        let speaks_grpc = is_grpc(request.headers());
-        let refused = if request.method() != http::Method::POST {
-            Some(StatusCode::METHOD_NOT_ALLOWED)
-        } else {
-            (!speaks_grpc).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        };
-        match refused {
-            Some(refused) if speaks_grpc => {
-                return refuse_in_grpc(refused, request.uri().path()).into();
-            }
-            Some(refused) => return refused.into_response().into(),
-            None => {}
+        if let Some(refusal) = refuse_head(&request) {
+            return refusal.into();
         }
         // Boxed each for itself: a call takes the memory of its own method, and a stream that lasts
         // keeps none of it.
@@ -207,7 +197,9 @@ pub(crate) fn companion_routes(
             access,
         };
         let routes = routes.into_axum_router().reset_fallback();
-        routes.layer(middleware::from_fn_with_state(ends_on, end_in_time))
+        routes
+            .route_layer(middleware::from_fn(pass_calls))
+            .layer(middleware::from_fn_with_state(ends_on, end_in_time))
     };
     routes(Routes::new(health), None).merge(routes(Routes::new(v1).add_service(v1alpha), access))
 }

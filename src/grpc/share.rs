@@ -26,13 +26,7 @@ struct Share {
 pub(crate) struct Slot(ConnectionShare);
 
 impl ConnectionShare {
-    /// A connection with nobody in particular at its other end.
-    #[cfg(test)]
-    pub(crate) fn new(subscriptions_max: usize) -> Self {
-        Self::with_peer(subscriptions_max, Peer::default())
-    }
-
-    pub(crate) fn with_peer(subscriptions_max: usize, peer: Peer) -> Self {
+    pub(crate) fn new(subscriptions_max: usize, peer: Peer) -> Self {
         Self(Arc::new(Share {
             subscriptions: AtomicUsize::new(0),
             subscriptions_max,
@@ -84,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_free_again_when_dropped() {
-        let share = ConnectionShare::new(1);
+        let share = ConnectionShare::new(1, Peer::default());
         let slot = share.acquire();
         assert!(slot.is_some());
         assert!(share.acquire().is_none());

@@ -1,8 +1,8 @@
 //! A gRPC caller gets a gRPC answer, whatever the rest of the server says in HTTP: an unknown method,
 //! a panic, a timeout.
 
-use axum::{body::Body, extract::Request, middleware::Next};
-use http::{HeaderMap, Response, StatusCode, Version, header::CONTENT_TYPE};
+use axum::{body::Body, extract::Request, middleware::Next, response::IntoResponse};
+use http::{HeaderMap, Method, Response, StatusCode, Version, header::CONTENT_TYPE};
 
 use super::status::from_http;
 
@@ -26,6 +26,31 @@ pub(crate) async fn answer_in_grpc(request: Request, next: Next) -> Response<Bod
 /// The gRPC answer that stands for an HTTP one.
 pub(super) fn refuse_in_grpc(answer: StatusCode, path: &str) -> Response<Body> {
     from_http(answer, path).into_http()
+}
+
+/// The answer to a request that cannot be a gRPC call, by its head alone.
+pub(super) fn refuse_head(request: &Request) -> Option<Response<Body>> {
+    let speaks_grpc = is_grpc(request.headers());
+    let refused = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if !speaks_grpc {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        return None;
+    };
+    Some(if speaks_grpc {
+        refuse_in_grpc(refused, request.uri().path())
+    } else {
+        refused.into_response()
+    })
+}
+
+/// Middleware: passes calls on, and nothing else. tonic's services take any method and content type.
+pub(super) async fn pass_calls(request: Request, next: Next) -> Response<Body> {
+    match refuse_head(&request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
 }
 
 /// `application/grpc`, as such or with a codec or parameters. gRPC-Web is another protocol.

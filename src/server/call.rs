@@ -140,7 +140,7 @@ async fn answer(
     match grpc::Method::of(request.uri().path()) {
         Some(method) => method.call(&context.pubsub, &share, request).await,
         None => {
-            request.extensions_mut().insert(share.peer().clone());
+            share.peer().introduce(request.extensions_mut());
             let answered = Box::pin(context.router.clone().oneshot(request)).await;
             answered.unwrap_or_else(|never| match never {}).into()
         }

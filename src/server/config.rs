@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use super::tls::TlsConfig;
+
 /// The reference's address: its clients, compiled years ago, find the broker where they expect it.
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
 /// What one process serves comfortably, and within the usual limit on file descriptors once raised.
@@ -64,12 +66,17 @@ pub(super) const STALL_TICKS: u32 = 10;
 pub struct ServerConfig {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Serves over TLS. Plaintext otherwise, as by default.
+    pub tls: Option<TlsConfig>,
+    /// Allows plaintext on an address that is not loopback, where others can read and change all that is
+    /// sent. False by default.
+    pub insecure_plaintext: bool,
     /// The most open connections; further ones are closed at once.
     pub connections_max: usize,
     /// The most subscriptions on one connection.
     pub subscriptions_per_connection_max: usize,
-    /// How long a new connection may take to say which protocol it speaks, and HTTP/1.1 to send its
-    /// headers.
+    /// How long a new connection may take to say which protocol it speaks, a TLS handshake included, and
+    /// HTTP/1.1 to send its headers.
     pub first_bytes_timeout: Duration,
     /// How often a silent connection is pinged.
     pub keepalive_interval: Duration,
@@ -101,6 +108,8 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: LISTEN,
+            tls: None,
+            insecure_plaintext: false,
             connections_max: CONNECTIONS_MAX,
             subscriptions_per_connection_max: SUBSCRIPTIONS_PER_CONNECTION_MAX,
             first_bytes_timeout: FIRST_BYTES_TIMEOUT,

@@ -1,9 +1,10 @@
 //! One connection, from its first bytes to its end.
 //!
 //! A connection ends when its peer leaves, says nothing, takes nothing, answers no ping or is idle for
-//! too long, and when the broker drains: then it is told to finish, and dropped when the time is up.
+//! too long, and when the broker drains: then it is told to finish, and dropped when the time is up. A TLS
+//! handshake is part of its first bytes.
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc};
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
@@ -16,8 +17,11 @@ use tower::ServiceExt;
 use super::{
     config::{self, ServerConfig},
     http2,
-    outbox::Outbox,
+    outbox::{Outbox, Outgoing},
+    patience::Patient,
     sniff::{Prefixed, Protocol, sniff},
+    tls::{HandshakeError, Tls},
+    transport::Transport,
 };
 use crate::{
     access::Peer,
@@ -29,6 +33,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) config: ServerConfig,
+    /// None serves in plaintext.
+    pub(super) tls: Option<Tls>,
     pub(super) pubsub: Arc<PubSub>,
     pub(super) router: Router,
     pub(super) metrics: Arc<Metrics>,
@@ -63,28 +69,18 @@ async fn open(stream: TcpStream, context: Arc<Context>) -> Option<BoxFuture<()>>
     }
 }
 
-async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()>> {
-    let config = &context.config;
-    let peer = Peer {
-        address: stream.peer_addr().ok().map(|address| address.ip()),
-        certificate: None,
-    };
-    // A peer that takes nothing is given as long as one that answers nothing.
-    let write_timeout = config
-        .keepalive_interval
-        .saturating_add(config.keepalive_timeout);
-    let (stream, outgoing) = Outbox::new(stream, write_timeout);
-    let sniffed = tokio::time::timeout(config.first_bytes_timeout, sniff(stream)).await;
-    match sniffed {
-        Ok(Ok(Some((Protocol::Http2, stream)))) => {
-            match http2::open(stream, outgoing, peer, context).await {
-                Ok(serving) => return Some(serving),
-                Err(error) => tracing::debug!(%error, "the connection broke as it opened"),
-            }
-        }
-        Ok(Ok(Some((Protocol::Http1, stream)))) => {
-            return Some(Box::pin(serve_http1(stream, peer, Arc::clone(context))));
-        }
+/// A peer that has said what it speaks.
+struct Greeted {
+    protocol: Protocol,
+    stream: Prefixed<Outbox<Transport>>,
+    outgoing: Outgoing<Transport>,
+    peer: Peer,
+}
+
+async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()>> {
+    let time = context.config.first_bytes_timeout;
+    match tokio::time::timeout(time, hear_out(socket, context)).await {
+        Ok(Ok(Some(greeted))) => return begin(greeted, context).await,
         Ok(Ok(None)) => tracing::debug!("the peer left before it spoke"),
         Ok(Err(error)) => tracing::debug!(%error, "the connection broke before it spoke"),
         Err(_) => {
@@ -95,12 +91,82 @@ async fn greet(stream: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()
     None
 }
 
-async fn serve_http1(stream: Prefixed<Outbox<TcpStream>>, peer: Peer, context: Arc<Context>) {
+#[derive(Debug, thiserror::Error)]
+enum GreetError {
+    #[error("{0}")]
+    Tls(#[from] HandshakeError),
+    #[error("{0}")]
+    Read(#[from] io::Error),
+    #[error("{spoken:?} is spoken, and {agreed:?} was agreed on")]
+    Protocol { spoken: Protocol, agreed: Protocol },
+}
+
+/// Secures the connection, if that is wanted, and reads until the protocol is clear. `None` if the peer
+/// leaves before that.
+async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted>, GreetError> {
+    let config = &context.config;
+    // A peer that takes nothing is given as long as one that answers nothing.
+    let write_timeout = config
+        .keepalive_interval
+        .saturating_add(config.keepalive_timeout);
+    let address = socket.peer_addr().ok().map(|address| address.ip());
+    let socket = Patient::new(socket, write_timeout);
+    let (transport, agreed, certificate) = match &context.tls {
+        None => (Transport::Plain(socket), None, None),
+        Some(tls) => {
+            let secured = tls.accept(socket).await?;
+            let agreed = secured.protocol();
+            let transport = Transport::Tls(Box::new(secured.stream));
+            (transport, agreed, secured.names)
+        }
+    };
+    let (stream, outgoing) = Outbox::new(transport);
+    let Some((protocol, stream)) = sniff(stream).await? else {
+        return Ok(None);
+    };
+    match agreed {
+        Some(agreed) if agreed != protocol => Err(GreetError::Protocol {
+            spoken: protocol,
+            agreed,
+        }),
+        _ => Ok(Some(Greeted {
+            protocol,
+            stream,
+            outgoing,
+            peer: Peer {
+                address,
+                certificate,
+            },
+        })),
+    }
+}
+
+async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>> {
+    let Greeted {
+        protocol,
+        stream,
+        outgoing,
+        peer,
+    } = greeted;
+    match protocol {
+        Protocol::Http1 => Some(Box::pin(serve_http1(stream, Arc::clone(context), peer))),
+        Protocol::Http2 => match http2::open(stream, outgoing, context, peer).await {
+            Ok(serving) => Some(serving),
+            Err(error) => {
+                tracing::debug!(%error, "the connection broke as it opened");
+                None
+            }
+        },
+    }
+}
+
+async fn serve_http1(stream: Prefixed<Outbox<Transport>>, context: Arc<Context>, peer: Peer) {
+    let requests = service_fn(requests(&context, peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)
         .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
-        .serve_connection(TokioIo::new(stream), service_fn(requests(&context, peer)));
+        .serve_connection(TokioIo::new(stream), requests);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -123,10 +189,9 @@ fn requests(
     peer: Peer,
 ) -> impl Fn(Request<Incoming>) -> BoxFuture<Result<Response<Body>, Infallible>> + use<> {
     let router = context.router.clone();
-    move |request| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer.clone());
-        Box::pin(router.clone().oneshot(request))
+    move |mut request| {
+        peer.introduce(request.extensions_mut());
+        Box::pin(router.clone().oneshot(request.map(Body::new)))
     }
 }
 

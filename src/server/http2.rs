@@ -31,8 +31,8 @@ use crate::{access::Peer, grpc::ConnectionShare, metrics::Limit};
 pub(super) async fn open<S, T>(
     stream: S,
     outgoing: Outgoing<T>,
-    peer: Peer,
     context: &Arc<Context>,
+    peer: Peer,
 ) -> Result<BoxFuture<()>, h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -41,8 +41,8 @@ where
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
     let subscriptions_max = context.config.subscriptions_per_connection_max;
-    let share = ConnectionShare::with_peer(subscriptions_max, peer);
-    Ok(serve(connection, outgoing, share, Arc::clone(context)))
+    let share = ConnectionShare::new(subscriptions_max, peer);
+    Ok(serve(connection, outgoing, Arc::clone(context), share))
 }
 
 /// Not an `async fn`, whose future would have room for the connection twice. What the connection has to
@@ -50,8 +50,8 @@ where
 fn serve<S, T>(
     mut connection: h2::server::Connection<S, Bytes>,
     outgoing: Outgoing<T>,
-    share: ConnectionShare,
     context: Arc<Context>,
+    share: ConnectionShare,
 ) -> BoxFuture<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -59,7 +59,7 @@ where
 {
     Box::pin(async move {
         {
-            let mut serving = pin!(try_serve(&mut connection, &share, &context));
+            let mut serving = pin!(try_serve(&mut connection, &context, &share));
             let served = poll_fn(|cx| {
                 let served = serving.as_mut().poll(cx);
                 match outgoing.poll_pass_on(cx) {
@@ -89,8 +89,8 @@ enum Error {
 
 async fn try_serve<S>(
     connection: &mut h2::server::Connection<S, Bytes>,
-    share: &ConnectionShare,
     context: &Arc<Context>,
+    share: &ConnectionShare,
 ) -> Result<(), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,

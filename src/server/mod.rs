@@ -1,6 +1,6 @@
 //! The front door: accepts connections, serves them, and brings everything to an orderly end.
 //!
-//! One port carries gRPC and HTTP/1.1. Every connection, stream, wait and buffer has a limit in
+//! One port carries gRPC and HTTP/1.1, in plaintext or over TLS. Every connection, stream, wait and buffer has a limit in
 //! [`ServerConfig`]. When [`Server::run`] returns, no connection and no stream is left.
 
 mod accept;
@@ -9,18 +9,29 @@ mod config;
 mod connection;
 mod http2;
 mod outbox;
+mod patience;
 mod routes;
 mod sniff;
+mod tls;
+mod transport;
 mod workers;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::config::*;
-use self::{connection::Context, workers::Workers};
+pub use self::{
+    config::*,
+    tls::{NamesError, TLS_CHECK_INTERVAL, TlsConfig, TlsError},
+};
+use self::{
+    connection::Context,
+    tls::{Tls, Watch},
+    workers::Workers,
+};
+pub use crate::pem::PemError;
 use crate::{
     access::Access,
     auth::{AuthFile, Guesses, Policy},
@@ -35,35 +46,74 @@ pub struct Server {
     listener: TcpListener,
     broker: Broker,
     config: ServerConfig,
+    tls: Option<(Tls, Watch)>,
+    reload: Reload,
     extra: Router,
     workers: Vec<Handle>,
     auth: Option<(AuthFile, Policy)>,
 }
 
-/// Why the address could not be listened on.
+/// Why the broker does not listen.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct BindError {
-    /// The address asked for.
-    pub address: SocketAddr,
-    /// What the operating system said.
-    pub source: io::Error,
+pub enum BindError {
+    /// The address is taken, not this machine's, or not allowed.
+    #[error("cannot listen on {address}")]
+    Address {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Others could read and change all that is sent, and nobody has said that this is meant.
+    #[error(
+        "{address} can be reached from outside, and plaintext can be read and changed on the way: give a \
+         certificate and its key for TLS (--tls-cert, --tls-key), or allow plaintext on a network that \
+         you trust (--insecure-plaintext)"
+    )]
+    Plaintext {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// TLS cannot be had from these files.
+    #[error("TLS does not work")]
+    Tls(#[from] TlsError),
+}
+
+/// Asks a server to look at its files at once, and not only in a moment. Clones ask the same server.
+#[derive(Clone, Debug, Default)]
+pub struct Reload(Arc<Notify>);
+
+impl Reload {
+    /// Takes what is new into force, or logs at once why it does not work.
+    pub fn reload(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Server {
     /// Listens on the configured address; port 0 takes a free one.
     ///
     /// # Errors
-    /// The address is taken, not this machine's, or not allowed.
+    /// The address cannot be had, or plaintext on it is not allowed, or the TLS files do not work.
     pub async fn bind(config: ServerConfig, broker: Broker) -> Result<Self, BindError> {
         let address = config.listen;
+        let is_private = config.tls.is_some() || address.ip().to_canonical().is_loopback();
+        if !is_private && !config.insecure_plaintext {
+            return Err(BindError::Plaintext { address });
+        }
+        let tls = match config.tls.clone() {
+            Some(tls) => Some(Tls::load(tls).await?),
+            None => None,
+        };
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|source| BindError { address, source })?;
+            .map_err(|source| BindError::Address { address, source })?;
         Ok(Self {
             listener,
             broker,
             config,
+            tls,
+            reload: Reload::default(),
             extra: Router::new(),
             workers: Vec::new(),
             auth: None,
@@ -95,6 +145,12 @@ impl Server {
         self
     }
 
+    /// What an operator asks by a signal.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
+    }
+
     /// The address in use.
     ///
     /// # Errors
@@ -110,13 +166,20 @@ impl Server {
             listener,
             broker,
             config,
+            tls,
+            reload,
             extra,
             workers,
             auth,
         } = self;
         let workers = Workers::new(workers);
         let readiness = Readiness::new().await;
-        let metrics = Arc::new(Metrics::new(broker.clone()));
+        let (tls, watch) = tls.unzip();
+        let mut metrics = Metrics::new(broker.clone());
+        if let Some(tls) = &tls {
+            tls.register(&mut metrics);
+        }
+        let metrics = Arc::new(metrics);
         let access = auth.map(|(file, policy)| {
             let guesses = Guesses::new(config.guesses_max, config.guess_interval);
             Arc::new(Access::new(file, policy, guesses, Arc::clone(&metrics)))
@@ -144,6 +207,7 @@ impl Server {
             drain,
             close,
             config,
+            tls,
         });
         let connections = TaskTracker::new();
         let serving = async {
@@ -151,6 +215,7 @@ impl Server {
                 () = accept::accept(&listener, &context, &connections, &workers) => {}
                 () = keep_time(&broker, &context) => {}
                 () = keep_current(access) => {}
+                () = keep_tls_current(&context, watch, &reload) => {}
             }
         };
         let begin_drain = async {
@@ -200,6 +265,13 @@ async fn finish(broker: &Broker, context: &Context, connections: &TaskTracker) {
         connections.wait().await;
     }
     tracing::info!("drained");
+}
+
+async fn keep_tls_current(context: &Context, watch: Option<Watch>, reload: &Reload) {
+    match context.tls.as_ref().zip(watch) {
+        Some((tls, watch)) => tls.keep_current(watch, &reload.0).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Gives the broker its clock: the steps by which stalled readers end and idle topics are forgotten.

@@ -1,30 +1,22 @@
-//! What is on its way to a peer: gathered into few large writes, and given up when nothing moves.
+//! What is on its way to a peer: gathered into few large writes.
 //!
 //! HTTP/2 hands over frames of at most 16 KiB one by one, flushes after each, and a system call for each
 //! costs more than copying it. So writes gather here, past flushes too, until the connection's task has
 //! done all it could in one turn and [passes them on](Outgoing::poll_pass_on), or until there are
-//! [`GATHERED_BYTES_MAX`].
-//! A keepalive notices a peer that answers no ping, but a connection whose send buffer is full cannot
-//! even say goodbye: it would wait for the peer, with its memory, for as long as the system lets it. So
-//! a write without progress times out.
+//! [`GATHERED_BYTES_MAX`]. TLS lies below, so that it makes large records of them.
 //! Invariant: at most [`GATHERED_BYTES_MAX`] bytes wait here, and no memory when none do.
 
 use std::{
     cell::RefCell,
-    future::Future,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// As much as a socket's send buffer commonly takes at once.
 const GATHERED_BYTES_MAX: usize = 128 * 1024;
@@ -35,9 +27,8 @@ thread_local! {
     static SPARE: RefCell<BytesMut> = RefCell::default();
 }
 
-/// A stream whose writes are gathered, and fail with [`io::ErrorKind::TimedOut`] once they made no
-/// progress for a time. Flushing writes what was gathered, unless someone has taken it upon them to
-/// [pass it on](Outgoing::poll_pass_on).
+/// A stream whose writes are gathered. Flushing writes what was gathered, unless someone has taken it
+/// upon them to [pass it on](Outgoing::poll_pass_on).
 #[derive(Debug)]
 pub(super) struct Outbox<S>(Arc<Mutex<State<S>>>);
 
@@ -50,19 +41,17 @@ struct State<S> {
     stream: S,
     gathered: BytesMut,
     is_passed_on: bool,
-    timeout: Duration,
-    /// Runs while a write waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// Whether the stream may hold some of what was written to it.
+    is_unflushed: bool,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> (Self, Outgoing<S>) {
+    pub(super) fn new(stream: S) -> (Self, Outgoing<S>) {
         let state = Arc::new(Mutex::new(State {
             stream,
             gathered: BytesMut::new(),
             is_passed_on: false,
-            timeout,
-            waiting: None,
+            is_unflushed: false,
         }));
         (Self(Arc::clone(&state)), Outgoing(state))
     }
@@ -81,28 +70,46 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
 }
 
 impl<S: AsyncWrite + Unpin> State<S> {
-    /// Writes what was gathered.
+    /// Writes what was gathered, down to the socket.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() {
-            return Poll::Ready(Ok(()));
+        if !self.gathered.is_empty() {
+            std::task::ready!(self.poll_write_gathered(cx))?;
         }
+        if self.is_unflushed {
+            std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
-            match std::task::ready!(self.bound(cx, written))? {
+            if written.is_pending() {
+                self.shrink();
+            }
+            match std::task::ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 bytes => self.gathered.advance(bytes),
             }
+            self.is_unflushed = true;
         }
-        let mut empty = std::mem::take(&mut self.gathered);
-        empty.clear();
-        SPARE.set(empty);
+        give_back(std::mem::take(&mut self.gathered));
         Poll::Ready(Ok(()))
+    }
+
+    /// A peer that takes nothing may do so for long: what waits for it holds little more than it is.
+    fn shrink(&mut self) {
+        if self.gathered.capacity() > 2 * self.gathered.len() {
+            let small = BytesMut::from(&self.gathered[..]);
+            give_back(std::mem::replace(&mut self.gathered, small));
+        }
     }
 
     /// Resolves once there is room to gather; says how much.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.gathered.len() >= GATHERED_BYTES_MAX {
-            std::task::ready!(self.poll_drain(cx))?;
+            std::task::ready!(self.poll_write_gathered(cx))?;
         }
         if self.gathered.is_empty() {
             self.gathered = SPARE.take();
@@ -111,23 +118,11 @@ impl<S: AsyncWrite + Unpin> State<S> {
         }
         Poll::Ready(Ok(GATHERED_BYTES_MAX - self.gathered.len()))
     }
+}
 
-    fn bound<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
-        }
-        let timeout = self.timeout;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        std::task::ready!(waiting.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
+fn give_back(mut buffer: BytesMut) {
+    buffer.clear();
+    SPARE.set(buffer);
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {
@@ -154,8 +149,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
         if state.is_passed_on {
             return Poll::Ready(Ok(()));
         }
-        std::task::ready!(state.poll_drain(cx))?;
-        Pin::new(&mut state.stream).poll_flush(cx)
+        state.poll_drain(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -191,39 +185,10 @@ mod tests {
 
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_secs(30);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_that_makes_no_progress_times_out() {
-        let (_peer, stream) = tokio::io::duplex(4);
-        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
-        stream.write_all(b"too much").await.unwrap();
-        let error = stream.flush().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn progress_begins_the_time_anew() {
-        let (mut peer, stream) = tokio::io::duplex(1);
-        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
-        let slow = async {
-            for _ in 0..5 {
-                tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
-                peer.read_u8().await.unwrap();
-            }
-        };
-        let flushed = async {
-            stream.write_all(b"12345").await?;
-            stream.flush().await
-        };
-        let (flushed, ()) = tokio::join!(flushed, slow);
-        flushed.unwrap();
-    }
-
     #[tokio::test]
     async fn writes_are_gathered_up_to_a_bound_and_leave_in_order() {
         let (mut peer, stream) = tokio::io::duplex(GATHERED_BYTES_MAX);
-        let (mut stream, _) = Outbox::new(stream, TIMEOUT);
+        let (mut stream, _) = Outbox::new(stream);
         let parts: Vec<u8> = (0..=255).cycle().take(3 * GATHERED_BYTES_MAX).collect();
         let reading = async {
             let mut read = vec![0; parts.len()];
@@ -249,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_flushed_waits_for_whoever_passes_it_on() {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let (mut stream, outgoing) = Outbox::new(stream, TIMEOUT);
+        let (mut stream, outgoing) = Outbox::new(stream);
         outgoing.take_over();
         stream.write_all(b"first ").await.unwrap();
         stream.flush().await.unwrap();
@@ -262,5 +227,19 @@ mod tests {
         let mut read = [0; 12];
         peer.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"first second");
+    }
+
+    #[tokio::test]
+    async fn what_is_passed_on_does_not_stay_in_what_lies_below() {
+        let (mut peer, stream) = tokio::io::duplex(64);
+        let (mut stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream));
+        outgoing.take_over();
+        stream.write_all(b"all").await.unwrap();
+        std::future::poll_fn(|cx| outgoing.poll_pass_on(cx))
+            .await
+            .unwrap();
+        let mut read = [0; 3];
+        peer.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"all");
     }
 }

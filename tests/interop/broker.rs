@@ -14,13 +14,17 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("BROKER_") {
                 command.env_remove(name);
             }
         }
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0"]).args(args);
         let mut program = Program::start("broker", &mut command);
         let address = program.until("telling its address", |line| {
             let (_, address) = line.split_once("serving address=")?;

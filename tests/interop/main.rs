@@ -11,8 +11,12 @@
 
 mod broker;
 mod buf;
+#[path = "../it/pki.rs"]
+#[allow(dead_code, reason = "other tests use all of it")]
+mod pki;
 mod program;
 mod reference;
+mod tls;
 mod tools;
 
 use std::process::Command;

@@ -37,6 +37,11 @@ pub(crate) fn python() -> Result<PathBuf, &'static str> {
     Ok(venv.join("bin/python"))
 }
 
+/// A curl, which speaks HTTP/2 nearly everywhere.
+pub(crate) fn curl() -> Result<PathBuf, &'static str> {
+    on_path("curl").ok_or("curl")
+}
+
 /// A Node; the packages of `node/package.json` are where it finds them.
 pub(crate) fn node() -> Result<PathBuf, &'static str> {
     if !here().join("node/node_modules/@grpc/grpc-js").exists() {

@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use crate::raw::Raw;
+use crate::{
+    pki::{Authority, Files, VALID},
+    raw::Raw,
+};
 
 /// The binary without the environment's own settings.
 fn broker(args: &[&str]) -> Command {
@@ -401,6 +404,111 @@ fn a_benchmark_counts_what_it_did() {
     );
     assert_eq!((figure("lost"), figure("order_breaks")), (0, 0), "{report}");
     assert!(report["server_cpu_s"].is_number());
+}
+
+#[test]
+fn all_commands_speak_tls_and_say_who_they_are() {
+    let authority = Authority::new("command line");
+    let files = Files::new(&authority);
+    files.write_pair("client", &authority.issue("me.example", VALID));
+    let path = |name: &str| files.path(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
+    let serving = [
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ];
+    let (mut server, url) = serve(&serving);
+    let url = url.replace("http://", "https://");
+    let (cert, key) = (path("client.pem"), path("client.key"));
+    let trusting = [
+        "-s",
+        &url,
+        "--tls-ca",
+        &ca,
+        "--tls-server-name",
+        "localhost",
+    ];
+    let known = [&trusting[..], &["--tls-cert", &cert, "--tls-key", &key]].concat();
+
+    let mut sub = Running::spawn(broker(&[&["sub", "t", "-n", "1"], &known[..]].concat()));
+    sub.log_line("subscribed to");
+    let published = run(&[&["pub", "t", "secret"], &known[..]].concat());
+    assert!(published.status.success(), "{published:?}");
+    assert_eq!(sub.stdout(), "secret\n");
+    assert!(
+        run(&[&["health"], &known[..]].concat()).status.success(),
+        "the same for all"
+    );
+    let bench = ["bench", "--duration", "50ms", "--warmup", "1ms"];
+    let bench = run(&[&bench, &known[..]].concat());
+    assert!(bench.status.success(), "{bench:?}");
+    let by_environment = broker(&["health", "-s", &url])
+        .env("BROKER_CLIENT_TLS_CA", &ca)
+        .env("BROKER_CLIENT_TLS_CERT", &cert)
+        .env("BROKER_CLIENT_TLS_KEY", &key)
+        .env("BROKER_CLIENT_TLS_SERVER_NAME", "localhost")
+        .status();
+    assert!(by_environment.unwrap().success());
+
+    let unknown = run(&[&["health"], &trusting[..]].concat());
+    let broke = format!("broker: the connection to {url} broke before a broker answered: ");
+    check_refused(&unknown, 1, &broke);
+    assert!(text(&unknown.stderr).contains("CertificateRequired"));
+    let trusted = run(&["health", "-s", &url, "--tls-ca", &cert]);
+    let insecure = format!("broker: no secure connection to {url}: invalid peer certificate: ");
+    check_refused(&trusted, 1, &insecure);
+    let plain = run(&["health", "-s", url.strip_prefix("https://").unwrap()]);
+    assert!(text(&plain.stderr).contains("does it want TLS? try https://"));
+    let halved = run(&["health", "--tls-cert", &cert]);
+    check_refused(&halved, 2, "error: the following required arguments");
+
+    // SIGHUP asks for a look at the files, and is answered at once, good or bad.
+    let untouched = "the TLS files are as they were";
+    server.signal("-HUP");
+    server.log_line(untouched);
+    files.write("server.key", "garbage");
+    server.signal("-HUP");
+    let line = server.log_line("the new TLS files do not work: the old ones stay in force");
+    assert!(line.contains("\"ERROR\""), "{line}");
+    assert!(line.contains("no private key in "), "{line}");
+    files.write_pair("server", &authority.issue("localhost", VALID));
+    server.signal("-HUP");
+    server.log_line("new TLS credentials are in force for new connections");
+    assert!(run(&[&["health"], &known[..]].concat()).status.success());
+}
+
+#[test]
+fn plaintext_in_the_open_is_refused_with_both_ways_out() {
+    // None of these is listened on: that is refused before it is tried.
+    for listen in ["0.0.0.0:1234", "[::]:1234"] {
+        let refused = run(&["--listen", listen]);
+        check_refused(
+            &refused,
+            1,
+            &format!("broker: {listen} can be reached from outside"),
+        );
+        for way_out in ["--tls-cert", "--insecure-plaintext"] {
+            assert!(text(&refused.stderr).contains(way_out));
+        }
+    }
+    // An address for documentation, which is no machine's.
+    let nowhere = "192.0.2.1:1234";
+    let told = run(&["--listen", nowhere, "--insecure-plaintext"]);
+    check_refused(&told, 1, &format!("broker: cannot listen on {nowhere}"));
+    let told = broker(&["--listen", nowhere])
+        .env("BROKER_INSECURE_PLAINTEXT", "1")
+        .output();
+    check_refused(
+        &told.unwrap(),
+        1,
+        &format!("broker: cannot listen on {nowhere}"),
+    );
+    let half = run(&["--tls-cert", "server.pem"]);
+    check_refused(&half, 2, "error: the following required arguments");
 }
 
 /// A folder with an auth file, and with a file that holds the token of its one user.

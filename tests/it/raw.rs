@@ -12,7 +12,7 @@ use h2::{
 use http::{HeaderMap, Request, StatusCode, request};
 use prost::Message;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
     task::JoinHandle,
@@ -304,7 +304,7 @@ pub(crate) async fn socket(address: SocketAddr, said: &[u8]) -> TcpStream {
 }
 
 /// Reads until the broker closes the socket. A reset is a way to close.
-pub(crate) async fn read_to_close(mut socket: TcpStream) -> Vec<u8> {
+pub(crate) async fn read_to_close(mut socket: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut read = Vec::new();
     match within(socket.read_to_end(&mut read)).await {
         Ok(_) => read,
@@ -315,8 +315,16 @@ pub(crate) async fn read_to_close(mut socket: TcpStream) -> Vec<u8> {
 
 /// What this request is answered over HTTP/1.1, until the broker closes the socket: status and body.
 pub(crate) async fn http1(address: SocketAddr, request: &str) -> (u16, String) {
-    let socket = socket(address, request.as_bytes()).await;
-    let answer = String::from_utf8(read_to_close(socket).await).unwrap();
+    http1_on(within(TcpStream::connect(address)).await.unwrap(), request).await
+}
+
+/// The same on a stream that is there already.
+pub(crate) async fn http1_on(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> (u16, String) {
+    within(stream.write_all(request.as_bytes())).await.unwrap();
+    let answer = String::from_utf8(read_to_close(stream).await).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, body.to_owned())

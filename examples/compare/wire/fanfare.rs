@@ -1,4 +1,5 @@
-//! gRPC over HTTP/2, as much of it as a client of three methods needs.
+//! gRPC over HTTP/2, as much of it as a client of three methods needs. The Go reference has two of them,
+//! with messages that are a part of ours, as a service of another name.
 //!
 //! Headers that the server sends are not decoded: a call has succeeded if it was answered with a
 //! message before its end. Our own are the same for each call of a connection, so that from the second
@@ -40,6 +41,7 @@ enum Purpose {
 #[derive(Debug)]
 pub(super) struct Fanfare {
     traffic: Traffic,
+    service: &'static str,
     purpose: Purpose,
     /// A request to publish, with gRPC's prefix.
     publish: Template,
@@ -68,7 +70,7 @@ struct Stream {
 }
 
 impl Fanfare {
-    pub(super) fn new(traffic: Traffic) -> Self {
+    pub(super) fn new(traffic: Traffic, service: &'static str) -> Self {
         let request = pb::PublishRequest {
             topic: traffic.topic(),
             payload: vec![0; traffic.size].into(),
@@ -84,6 +86,7 @@ impl Fanfare {
         let payload_only = payload_only.encode_to_vec();
         Self {
             traffic,
+            service,
             purpose: Purpose::Publish(traffic.method),
             publish: Template::new(&bytes[..payload_at], traffic.size, b""),
             payload_key: payload_only[..payload_only.len() - traffic.size].to_vec(),
@@ -103,10 +106,13 @@ impl Fanfare {
     fn open(&mut self, out: &mut Vec<u8>) -> u32 {
         let id = self.streams_opened * 2 + 1;
         self.streams_opened += 1;
-        let block = match (id, self.purpose) {
-            (1, Purpose::Subscribe) => first_headers("Subscribe"),
-            (1, Purpose::Publish(Method::Publish)) => first_headers("Publish"),
-            (1, Purpose::Publish(Method::PublishStream)) => first_headers("PublishStream"),
+        let method = match self.purpose {
+            Purpose::Subscribe => "Subscribe",
+            Purpose::Publish(Method::Publish) => "Publish",
+            Purpose::Publish(Method::PublishStream) => "PublishStream",
+        };
+        let block = match id {
+            1 => first_headers(self.service, method),
             _ => LATER_HEADERS.to_vec(),
         };
         put_header(out, block.len(), kind::HEADERS, flag::END_HEADERS, id);

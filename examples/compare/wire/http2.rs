@@ -66,10 +66,10 @@ pub(super) fn put_window_update(out: &mut Vec<u8>, stream: u32, increment: u32) 
 }
 
 /// Headers that enter HPACK's dynamic table but for the first two, which are in the static one.
-pub(super) fn first_headers(method: &str) -> Vec<u8> {
+pub(super) fn first_headers(service: &str, method: &str) -> Vec<u8> {
     // POST and http; then literals with the static names `:path`, `:authority`, `content-type`.
     let mut block = vec![0x83, 0x86];
-    let path = format!("/{}/{method}", fanfare::wire::SERVICE);
+    let path = format!("/{service}/{method}");
     let named = [
         (0x44, path.as_str()),
         (0x41, "127.0.0.1"),

@@ -11,6 +11,9 @@ mod mqtt;
 mod nats;
 mod redis;
 
+use std::collections::BTreeSet;
+
+use ::fanfare::wire::{REFERENCE_SERVICE, SERVICE};
 use anyhow::bail;
 
 use crate::system::System;
@@ -20,13 +23,23 @@ pub(crate) use self::fanfare::Method;
 /// What every payload begins with: its position in the topic, and when it was due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
-    /// The topic's first message has position 1.
+    /// The topic's first message has position 1; a probe, which is not measured, has 0.
     pub(crate) position: u64,
     /// Since the load's start.
     pub(crate) due_ns: u64,
 }
 
+impl Stamp {
+    /// Of a message that only shows that its subscriber is there.
+    pub(crate) const PROBE: Self = Self {
+        position: 0,
+        due_ns: 0,
+    };
+}
+
 pub(crate) const STAMP_BYTES: usize = 16;
+/// As many skipped positions are remembered by a connection, for should they come late.
+const SKIPPED_MAX: usize = 100_000;
 
 /// What a codec sends and receives.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +60,12 @@ impl Traffic {
 
     pub(crate) fn codec(self, system: System) -> Box<dyn Codec> {
         match system {
-            System::Fanfare => Box::new(fanfare::Fanfare::new(self)),
+            System::Fanfare => Box::new(fanfare::Fanfare::new(self, SERVICE)),
             System::Nats => Box::new(nats::Nats::new(self)),
             System::Redis => Box::new(redis::Redis::new(self)),
             System::Mosquitto => Box::new(mqtt::Mqtt::new(self)),
             System::Floor => Box::new(floor::Floor::new(self)),
+            System::Reference => Box::new(fanfare::Fanfare::new(self, REFERENCE_SERVICE)),
         }
     }
 }
@@ -86,8 +100,10 @@ pub(crate) struct Heard {
     pub(crate) deliveries: u64,
     /// The newest message's position.
     pub(crate) position: u64,
-    /// Messages that were skipped.
+    /// Messages that were skipped and have not come since.
     pub(crate) lost: u64,
+    /// The positions of those, the first [`SKIPPED_MAX`] of them; a later one stays lost.
+    skipped: BTreeSet<u64>,
     /// Messages that came after a later one, or twice.
     pub(crate) order_breaks: u64,
     /// Where latencies are wanted: when each message taken by the present read was due.
@@ -101,14 +117,21 @@ impl Heard {
             u64::from_le_bytes(bytes.expect("eight bytes are eight bytes"))
         };
         let position = field(0);
+        if position == Stamp::PROBE.position {
+            return;
+        }
         self.deliveries += 1;
         if position == self.position + 1 {
             self.position = position;
         } else if position > self.position {
             self.lost += position - self.position - 1;
+            let room = SKIPPED_MAX - self.skipped.len();
+            self.skipped
+                .extend((self.position + 1..position).take(room));
             self.position = position;
         } else {
             self.order_breaks += 1;
+            self.lost -= u64::from(self.skipped.remove(&position));
         }
         if let Some(due_ns) = &mut self.due_ns {
             due_ns.push(field(8));
@@ -178,15 +201,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_and_breaks_of_order_are_counted() {
+    fn losses_and_breaks_of_order_are_counted_and_probes_are_not() {
         let mut heard = Heard::default();
-        for position in [1_u64, 2, 5, 3, 6, 6] {
+        let probe = Stamp::PROBE.position;
+        for position in [probe, 1_u64, 2, 5, probe, 3, 6, 6] {
             let mut payload = [0; STAMP_BYTES];
             payload[..8].copy_from_slice(&position.to_le_bytes());
             heard.deliver(&payload);
         }
         assert_eq!(heard.deliveries, 6);
-        assert_eq!((heard.lost, heard.order_breaks), (2, 2));
+        // 4 is lost; 3 came late, and 6 twice.
+        assert_eq!((heard.lost, heard.order_breaks), (1, 2));
         assert_eq!(heard.position, 6);
     }
 

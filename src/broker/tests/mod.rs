@@ -7,10 +7,13 @@
 mod accounting;
 mod endings;
 mod groups;
+#[cfg(feature = "interleavings")]
+mod interleavings;
 mod limits;
 mod matching;
 mod reentry;
 mod threads;
+mod twins;
 mod world;
 
 use std::{

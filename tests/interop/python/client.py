@@ -26,8 +26,8 @@ PATIENCE = 60
 class Client:
     """The two methods, with the messages that reflection describes."""
 
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, channel):
+        self.channel = channel
         self.reflection = ProtoReflectionDescriptorDatabase(self.channel)
         self.pool = descriptor_pool.DescriptorPool(self.reflection)
         methods = self.pool.FindServiceByName(SERVICE).methods_by_name
@@ -258,4 +258,4 @@ CASES = [
 
 if __name__ == "__main__":
     _, address, wanted = sys.argv
-    {case.__name__: case for case in CASES}[wanted](Client(address))
+    {case.__name__: case for case in CASES}[wanted](Client(grpc.insecure_channel(address)))

@@ -1,0 +1,197 @@
+//! What is seen of the broker as time goes by, and whether it is as it should be.
+
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Seen, broker::Broker};
+
+/// What memory may still grow by after the first third of the time.
+const GROWTH_MAX_KIB_PER_HOUR: f64 = 1_024.0;
+/// Memory is judged from a run of this length on: a shorter one has not filled its tables yet.
+const JUDGED_FROM: Duration = Duration::from_secs(20 * 60);
+/// How often a line is printed, in looks.
+const LINE_EVERY: usize = 12;
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Duration,
+    rss_kib: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Watch {
+    started: Instant,
+    baseline_descriptors: usize,
+    samples: Vec<Sample>,
+    looks: usize,
+    /// Looks at which the accounts did not balance.
+    unbalanced: usize,
+    end: HashMap<String, u64>,
+    end_descriptors: usize,
+}
+
+fn figure(metrics: &HashMap<String, u64>, name: &str) -> u64 {
+    let name = format!("fanfare_{name}");
+    metrics.get(&name).copied().unwrap_or_default()
+}
+
+/// What the accounts are off by: matched = delivered + missed + buffered, at every moment.
+fn difference(metrics: &HashMap<String, u64>) -> i128 {
+    let sum = |name| i128::from(figure(metrics, name));
+    sum("matched_messages_total")
+        - sum("delivered_messages_total")
+        - sum("missed_messages_total")
+        - sum("buffered_messages")
+}
+
+impl Watch {
+    pub(crate) async fn new(broker: &Broker) -> anyhow::Result<Self> {
+        broker.metrics().await?;
+        Ok(Self {
+            started: Instant::now(),
+            baseline_descriptors: broker.resources()?.0,
+            samples: Vec::new(),
+            looks: 0,
+            unbalanced: 0,
+            end: HashMap::new(),
+            end_descriptors: 0,
+        })
+    }
+
+    pub(crate) async fn look(&mut self, broker: &Broker, seen: &Seen) -> anyhow::Result<()> {
+        let metrics = broker.metrics().await?;
+        let (descriptors, rss_kib) = broker.resources()?;
+        let at = self.started.elapsed();
+        self.samples.push(Sample { at, rss_kib });
+        self.unbalanced += usize::from(difference(&metrics) != 0);
+        if self.looks.is_multiple_of(LINE_EVERY) {
+            eprintln!(
+                "{:>6} s  {rss_kib:>7} KiB  {descriptors:>5} descriptors  {:>4} subscriptions  \
+                 {:>9} published  {:>10} delivered  {:>10} missed  off by {}  {} guests",
+                at.as_secs(),
+                figure(&metrics, "subscriptions"),
+                figure(&metrics, "published_messages_total"),
+                figure(&metrics, "delivered_messages_total"),
+                figure(&metrics, "missed_messages_total"),
+                difference(&metrics),
+                seen.guests.load(Ordering::Relaxed),
+            );
+        }
+        self.looks += 1;
+        Ok(())
+    }
+
+    /// Waits until nothing is left of the guests.
+    pub(crate) async fn settle(
+        &mut self,
+        broker: &Broker,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let until = Instant::now() + patience;
+        loop {
+            self.end = broker.metrics().await?;
+            self.end_descriptors = broker.resources()?.0;
+            let rest = figure(&self.end, "subscriptions") + figure(&self.end, "streams");
+            if rest == 0 && self.end_descriptors <= self.baseline_descriptors {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Prints what was seen; whether all is as it should be.
+    pub(crate) fn report(&self, seen: &Seen) -> bool {
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let end = |name| figure(&self.end, name);
+        let growth = self.growth_kib_per_hour();
+        let judged = self.started.elapsed() >= JUDGED_FROM;
+        let checks = [
+            (
+                format!(
+                    "accounts out of balance at {} of {} looks",
+                    self.unbalanced, self.looks
+                ),
+                self.unbalanced == 0 && self.looks > 0,
+            ),
+            (
+                format!("accounts at the end: off by {}", difference(&self.end)),
+                difference(&self.end) == 0,
+            ),
+            (
+                format!("messages out of order: {}", load(&seen.out_of_order)),
+                load(&seen.out_of_order) == 0,
+            ),
+            (
+                format!(
+                    "guests refused: {} of {}",
+                    load(&seen.refused),
+                    load(&seen.guests)
+                ),
+                load(&seen.refused) == 0,
+            ),
+            (
+                format!(
+                    "left at the end: {} subscriptions, {} streams, {} messages, {} bytes in mailboxes",
+                    end("subscriptions"),
+                    end("streams"),
+                    end("buffered_messages"),
+                    end("buffered_bytes"),
+                ),
+                end("subscriptions") + end("streams") + end("buffered_bytes") == 0,
+            ),
+            (
+                format!(
+                    "descriptors: {} at the end, {} at the start",
+                    self.end_descriptors, self.baseline_descriptors
+                ),
+                self.end_descriptors <= self.baseline_descriptors,
+            ),
+            (
+                format!("memory after the first third: {growth:+.0} KiB an hour"),
+                !judged || growth < GROWTH_MAX_KIB_PER_HOUR,
+            ),
+        ];
+        println!(
+            "published {}, delivered {}, missed {}; guests received {} and were told of {}",
+            end("published_messages_total"),
+            end("delivered_messages_total"),
+            end("missed_messages_total"),
+            load(&seen.received),
+            load(&seen.missed),
+        );
+        for (what, holds) in &checks {
+            println!("{}  {what}", if *holds { "ok    " } else { "FAILED" });
+        }
+        if !judged {
+            println!("        (memory is judged in a run of 20 minutes or more)");
+        }
+        checks.iter().all(|(_, holds)| *holds)
+    }
+
+    /// The slope of a line through the samples after the first third, by least squares.
+    fn growth_kib_per_hour(&self) -> f64 {
+        let from = self
+            .samples
+            .last()
+            .map_or(Duration::ZERO, |last| last.at / 3);
+        let late: Vec<(f64, f64)> = self
+            .samples
+            .iter()
+            .filter(|sample| sample.at >= from)
+            .map(|sample| (sample.at.as_secs_f64() / 3_600.0, sample.rss_kib as f64))
+            .collect();
+        let count = late.len() as f64;
+        let mean = |of: fn(&(f64, f64)) -> f64| late.iter().map(of).sum::<f64>() / count;
+        let (mean_at, mean_rss) = (mean(|(at, _)| *at), mean(|(_, rss)| *rss));
+        let spread: f64 = late.iter().map(|(at, _)| (at - mean_at).powi(2)).sum();
+        let common: f64 = late
+            .iter()
+            .map(|(at, rss)| (at - mean_at) * (rss - mean_rss))
+            .sum();
+        if spread > 0.0 { common / spread } else { 0.0 }
+    }
+}
