@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 use crate::{
+    pki::{Authority, Files, VALID, over},
     raw::{PUBLISH, Raw, Response, SUBSCRIBE, frame, frame_of, http1},
     support::{Running, filter, message, within},
 };
@@ -633,4 +634,51 @@ async fn a_stream_that_publishes_without_a_pause_ends_with_its_right() {
     let source = std::error::Error::source(&error);
     let said = format!("{error}: {source:?}");
     assert!(said.contains("the credentials are not valid"), "{said}");
+}
+
+#[tokio::test]
+async fn a_verified_client_certificate_says_who_calls() {
+    let authority = Authority::new("fleet");
+    let files = Files::new(&authority);
+    files.write(
+        "auth.toml",
+        "[users.eu]\ncertificates = [\"Eu.Example\"]\npublish.allow = [\"orders.{user}\"]",
+    );
+    let broker = Running::start_with_auth(over(files.mutual()), &files.path("auth.toml")).await;
+    let publish = async |name: &str, token: Option<&str>, topic: &str| {
+        let options = ClientOptions {
+            tls: Some(files.client_as(&authority.issue(name, VALID))),
+            bearer_token: token.map(|token| token.parse().unwrap()),
+            ..ClientOptions::default()
+        };
+        let url = format!("https://{}", broker.address);
+        let client = within(Client::with_options(&url, options)).await.unwrap();
+        let message = Message::new(topic.parse().unwrap(), "x");
+        let published = within(client.publish(message)).await;
+        published.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(publish("eu.example", None, "orders.eu").await, Ok(()));
+    for (name, token, topic, error) in [
+        (
+            "eu.example",
+            None,
+            "orders.us",
+            "the broker does not allow this: user `eu` may not publish to `orders.us`",
+        ),
+        (
+            "us.example",
+            None,
+            "orders.eu",
+            "the broker wants to know who calls: the credentials are not valid",
+        ),
+        (
+            "eu.example",
+            Some("wrong"),
+            "orders.eu",
+            "the broker wants to know who calls: the credentials are not valid",
+        ),
+    ] {
+        let published = publish(name, token, topic).await;
+        assert_eq!(published, Err(error.to_owned()), "{name} to {topic}");
+    }
 }
