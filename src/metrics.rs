@@ -32,6 +32,13 @@ const PUBLISH_SECONDS_BUCKETS: u16 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Limit {
     Connections,
+    ConnectionsPerAddress,
+    Handshakes,
+    ControlFrames,
+    Memory,
+    Shed,
+    PublishRate,
+    AnswerUntaken,
     FirstBytes,
     SubscriptionsPerConnection,
     Subscriptions,
@@ -53,8 +60,15 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 26] = [
         Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::Handshakes,
+        Self::ControlFrames,
+        Self::Memory,
+        Self::Shed,
+        Self::PublishRate,
+        Self::AnswerUntaken,
         Self::FirstBytes,
         Self::SubscriptionsPerConnection,
         Self::Subscriptions,
@@ -75,9 +89,16 @@ impl Limit {
         Self::Guesses,
     ];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Handshakes => "handshakes",
+            Self::ControlFrames => "control_frames",
+            Self::Memory => "memory",
+            Self::Shed => "shed",
+            Self::PublishRate => "publish_rate",
+            Self::AnswerUntaken => "answer_untaken",
             Self::FirstBytes => "first_bytes",
             Self::SubscriptionsPerConnection => "subscriptions_per_connection",
             Self::Subscriptions => "subscriptions",
@@ -246,7 +267,7 @@ fn counters(snapshot: &Snapshot) -> [Figure; 7] {
     ]
 }
 
-fn gauges(snapshot: &Snapshot) -> [Figure; 6] {
+fn gauges(snapshot: &Snapshot) -> [Figure; 7] {
     [
         (
             "buffered_messages",
@@ -257,6 +278,11 @@ fn gauges(snapshot: &Snapshot) -> [Figure; 6] {
             "buffered_bytes",
             "Bytes waiting in mailboxes, as the limits count them",
             snapshot.buffered_bytes as u64,
+        ),
+        (
+            "memory_bytes",
+            "Memory in use by what grows with the load, against the memory budget",
+            snapshot.memory_bytes as u64,
         ),
         (
             "mailbox_depth_max",

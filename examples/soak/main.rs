@@ -62,6 +62,8 @@ struct Seen {
     missed: AtomicU64,
     /// Messages that came before one that was published earlier to the same topic.
     out_of_order: AtomicU64,
+    /// Publishers that had to begin anew.
+    publishers_failed: AtomicU64,
     /// Guests that the broker refused or ended for another reason than they asked for.
     refused: AtomicU64,
 }
@@ -86,7 +88,13 @@ async fn soak(args: &Args) -> anyhow::Result<ExitCode> {
     let seen = Arc::new(Seen::default());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for kind in publish::Kind::ALL {
-        let publishing = publish::publish(broker.url().to_owned(), kind, args.rate, stop.clone());
+        let publishing = publish::publish(
+            broker.url().to_owned(),
+            kind,
+            args.rate,
+            stop.clone(),
+            Arc::clone(&seen),
+        );
         tasks.spawn(publishing);
     }
 

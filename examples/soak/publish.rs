@@ -1,6 +1,6 @@
 //! Publishers that never stop.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fanfare::{
     client::{Client, ClientOptions, PublisherOptions},
@@ -8,6 +8,8 @@ use fanfare::{
 };
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+
+use super::Seen;
 
 /// Topics that are used all the time.
 pub(crate) const TOPICS: u64 = 10;
@@ -29,7 +31,13 @@ impl Kind {
 }
 
 /// Publishes `rate` messages a second until it is stopped; begins anew when it fails.
-pub(crate) async fn publish(url: String, kind: Kind, rate: u32, stop: CancellationToken) {
+pub(crate) async fn publish(
+    url: String,
+    kind: Kind,
+    rate: u32,
+    stop: CancellationToken,
+    seen: Arc<Seen>,
+) {
     while !stop.is_cancelled() {
         let publishing = async {
             match kind {
@@ -42,6 +50,7 @@ pub(crate) async fn publish(url: String, kind: Kind, rate: u32, stop: Cancellati
             ended = publishing => {
                 if let Err(error) = ended {
                     eprintln!("a publisher begins anew: {error:#}");
+                    Seen::count(&seen.publishers_failed, 1);
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

@@ -126,6 +126,10 @@ impl Watch {
                 load(&seen.out_of_order) == 0,
             ),
             (
+                format!("publishers that failed: {}", load(&seen.publishers_failed)),
+                load(&seen.publishers_failed) == 0,
+            ),
+            (
                 format!(
                     "guests refused: {} of {}",
                     load(&seen.refused),

@@ -3,10 +3,11 @@
 //! Invariants: a batch never changes; the bytes of any run of its messages are a slice of it, so that a
 //! mailbox can drop or hand over a part without copying.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 
+use super::memory::{Held, Memory};
 use crate::message::DeliveryRef;
 
 /// How an adapter wants its messages written. Subscribers with the same encoding share the bytes.
@@ -48,6 +49,10 @@ impl Sums {
 const GUESS_BYTES_MAX: usize = 8 * 1024;
 const GUESS_MESSAGES_MAX: usize = 64;
 
+/// What a batch takes beside its bytes and sums: the allocations that hold them, and an entry of HTTP/2's
+/// table of frames; as measured, rounded up.
+const BATCH_OVERHEAD_BYTES: usize = 512;
+
 /// A batch that is still being written.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
@@ -56,6 +61,7 @@ pub(crate) struct Tail {
     sums: Vec<Sums>,
     /// How large the batch before was: a guess at this one.
     last: Sums,
+    held: Option<Held>,
 }
 
 impl Tail {
@@ -91,6 +97,14 @@ impl Tail {
             payload_bytes: before.payload_bytes + payload_bytes,
             frames_bytes: self.frames.len(),
         });
+        if let Some(held) = &mut self.held {
+            held.set(self.frames.capacity() + table_bytes(self.sums.capacity()));
+        }
+    }
+
+    /// Counts what the tail takes from now on, and what becomes of it.
+    pub(crate) fn count_in(&mut self, memory: &Arc<Memory>) {
+        self.held.get_or_insert_with(|| memory.hold(0));
     }
 
     /// What was written, and an empty tail that takes no memory.
@@ -98,16 +112,27 @@ impl Tail {
         self.last = self.sums();
         let frames = std::mem::take(&mut self.frames);
         // A batch may wait in a slow mailbox for long: it must not hold much more than it is.
-        let frames = if frames.capacity() > 2 * frames.len() {
-            Bytes::copy_from_slice(&frames)
+        let (frames, bytes) = if frames.capacity() > 2 * frames.len() {
+            (Bytes::copy_from_slice(&frames), frames.len())
         } else {
-            frames.freeze()
+            let bytes = frames.capacity();
+            (frames.freeze(), bytes)
         };
-        Batch {
-            frames,
-            sums: std::mem::take(&mut self.sums).into_boxed_slice(),
-        }
+        let sums = std::mem::take(&mut self.sums).into_boxed_slice();
+        let frames = match self.held.take() {
+            // The bytes outlive the batch: a part of them may be in a connection's send buffer.
+            Some(mut held) => {
+                held.set(bytes + table_bytes(sums.len()) + BATCH_OVERHEAD_BYTES);
+                held.count(frames)
+            }
+            None => frames,
+        };
+        Batch { frames, sums }
     }
+}
+
+fn table_bytes(messages: usize) -> usize {
+    messages * size_of::<Sums>()
 }
 
 /// Messages in their order, at least one.

@@ -1,26 +1,46 @@
-//! One bound on the bytes in all mailboxes together, so that many slow readers cost no more than few.
+//! One bound on the bytes in all mailboxes together, each message counted in each of them, so that many
+//! slow readers cost no more than few; and nothing more once the process's memory is used up.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use super::memory::Memory;
 
 /// Bytes in use against a maximum. Invariant: `used` never passes `max`.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicUsize,
     max: usize,
+    memory: Arc<Memory>,
     refusals: AtomicU64,
 }
 
 impl Budget {
-    pub(crate) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize, memory: Arc<Memory>) -> Self {
         Self {
             used: AtomicUsize::new(0),
             max,
+            memory,
             refusals: AtomicU64::new(0),
         }
     }
 
-    /// Takes `bytes` if they fit.
+    #[cfg(test)]
+    pub(crate) fn with_unlimited_memory(max: usize) -> Self {
+        Self::new(max, Arc::new(Memory::new(usize::MAX)))
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Takes `bytes` if they fit. The message itself is in the account of memory by now.
     pub(crate) fn reserve(&self, bytes: usize) -> bool {
+        if self.memory.is_full() {
+            return false;
+        }
         let take = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.max);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
@@ -29,7 +49,7 @@ impl Budget {
 
     /// Whether so many bytes would fit, once the caller has given some back.
     pub(crate) fn would_fit(&self, bytes: usize, given_back: usize) -> bool {
-        (self.used() + bytes).saturating_sub(given_back) <= self.max
+        (self.used() + bytes).saturating_sub(given_back) <= self.max && !self.memory.is_full()
     }
 
     /// Counts a message that found no room.
@@ -56,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_and_takes_nothing() {
-        let budget = Budget::new(10);
+        let budget = Budget::with_unlimited_memory(10);
         assert!(budget.reserve(10));
         assert!(!budget.reserve(1));
         assert!(!budget.reserve(usize::MAX));

@@ -126,6 +126,7 @@ impl Lane {
             && state.has_room(parting)
             && self.budget.reserve(parting.size() * state.attached.len());
         if together {
+            state.tail.count_in(self.budget.memory());
             state.append(parting, self.encoding, tally);
         } else if !state.attached.is_empty() {
             state.flush();

@@ -18,16 +18,19 @@ pub enum MissReason {
     Stalled,
     /// The subscriber left with messages still in its mailbox.
     Departed,
+    /// The broker ran short of memory: what the mailbox held when it was ended.
+    Shed,
 }
 
 impl MissReason {
     /// Every reason, in the order of [`Ledger::missed`].
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::DropNewest,
         Self::DropOldest,
         Self::Disconnect,
         Self::Stalled,
         Self::Departed,
+        Self::Shed,
     ];
 
     /// The reason as a metric label.
@@ -39,6 +42,7 @@ impl MissReason {
             Self::Disconnect => "disconnect",
             Self::Stalled => "stalled",
             Self::Departed => "departed",
+            Self::Shed => "shed",
         }
     }
 }

@@ -21,8 +21,11 @@ pub const MAILBOX_CAPACITY: usize = 1_024;
 pub const MAILBOX_CAPACITY_MAX: usize = 65_536;
 /// 8 MiB: the default payload limit eight times over, so that a few large messages never starve.
 pub const MAILBOX_BYTES: usize = 8 * 1024 * 1024;
-/// 512 MiB in all mailboxes together: a fleet of stalled readers costs this much and no more.
-pub const BUFFERED_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// 1 GiB for all that grows with the load, in the whole process: a good part of a small machine.
+pub const MEMORY_BUDGET: usize = 1024 * 1024 * 1024;
+/// 16 GiB in all mailboxes together, a message that many share counted in each of them: so many are
+/// promised at most. What they really take is in the memory budget, where it counts once.
+pub const BUFFERED_BYTES_MAX: usize = 16_usize.saturating_mul(1024 * 1024 * 1024);
 /// Ten times what a process with the usual 10,000 connections has at ten subscriptions each.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 /// Topics remembered without a subscriber of their own; at about 700 bytes each, 70 MB.
@@ -45,7 +48,12 @@ pub struct Limits {
     pub mailbox_capacity_max: usize,
     /// A mailbox's bound in bytes, as [`Message::size`](crate::message::Message::size) counts them.
     pub mailbox_bytes: usize,
-    /// The bound on all mailboxes together, in bytes counted the same way. A message that would pass
+    /// The most memory, in bytes, that all that grows with the load takes in the whole process. Above
+    /// [`REFUSE_PERCENT`](super::REFUSE_PERCENT) of it no subscription is added, from
+    /// [`SHED_PERCENT`](super::SHED_PERCENT) on the largest mailboxes are ended, and above
+    /// [`FULL_PERCENT`](super::FULL_PERCENT) every message finds its mailbox full.
+    pub memory_budget: usize,
+    /// The bound on all mailboxes together, in bytes counted the same way in each. A message that would pass
     /// it finds its mailbox full.
     pub buffered_bytes_max: usize,
     /// The most live subscriptions.
@@ -66,6 +74,7 @@ impl Default for Limits {
             mailbox_capacity: MAILBOX_CAPACITY,
             mailbox_capacity_max: MAILBOX_CAPACITY_MAX,
             mailbox_bytes: MAILBOX_BYTES,
+            memory_budget: MEMORY_BUDGET,
             buffered_bytes_max: BUFFERED_BYTES_MAX,
             subscriptions_max: SUBSCRIPTIONS_MAX,
             idle_topics_max: IDLE_TOPICS_MAX,
@@ -179,6 +188,7 @@ impl Limits {
         let needed = self.message_bytes_max();
         let holding = [
             ("mailbox_bytes", self.mailbox_bytes),
+            ("memory_budget", self.memory_budget),
             ("buffered_bytes_max", self.buffered_bytes_max),
         ];
         match holding.into_iter().find(|(_, value)| *value < needed) {

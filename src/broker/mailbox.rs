@@ -13,7 +13,9 @@ use std::{
 use super::{
     batch::Batch,
     budget::Budget,
+    ended::{EndReason, Ended},
     ledger::{Ledger, MissReason},
+    memory::Held,
     queue::{BatchLimit, MailboxSize, Queue, Room, Taken},
     sync::Mutex,
     wakers::{Wakers, replace_waker},
@@ -30,29 +32,6 @@ pub enum OverflowPolicy {
     DropOldest,
     /// Ends the subscription; what the mailbox held is lost.
     Disconnect,
-}
-
-/// Why the broker ended a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The mailbox overflowed under [`OverflowPolicy::Disconnect`].
-    Overflow,
-    /// The reader took nothing for too long while messages waited.
-    Stalled,
-    /// The broker is shutting down; what was buffered is delivered first.
-    Draining,
-    /// The subscriber itself unsubscribed.
-    Unsubscribed,
-}
-
-/// The end of a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the subscription ended ({reason:?}), {missed} messages missed")]
-pub struct Ended {
-    /// Why it ended.
-    pub reason: EndReason,
-    /// Messages lost that no batch has told yet.
-    pub missed: u64,
 }
 
 /// What became of one push.
@@ -93,6 +72,8 @@ struct State {
     end_watch: Option<Waker>,
     /// Whether the reader took something since the last tick.
     progressed: bool,
+    /// The queue's own memory, beside that of what waits in it.
+    table: Option<Held>,
     /// Ticks in a row at which messages waited, here or in the reader's hand, and none had moved.
     idle_ticks: u32,
 }
@@ -211,7 +192,7 @@ impl Mailbox {
             let missed = std::mem::take(&mut state.untold);
             return Poll::Ready(Err(Ended { reason, missed }));
         }
-        if state.queue.is_empty() && state.untold == 0 {
+        if state.queue.is_empty() && !self.is_worth_telling(&state) {
             let replaced = replace_waker(&mut state.reader, cx);
             drop(state);
             drop(replaced);
@@ -241,6 +222,19 @@ impl Mailbox {
         Poll::Ready(Ok(()))
     }
 
+    /// A loss is told on its own unless memory is full: then every message makes a loss, and telling each
+    /// would take more memory than keeping them. It is told with the next message, or a tick later.
+    fn is_worth_telling(&self, state: &State) -> bool {
+        state.untold > 0 && !self.budget.memory().is_full()
+    }
+
+    /// The reader, if it is parked though there is a loss to tell by now.
+    pub(crate) fn take_untold_reader(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        let is_told = !self.is_worth_telling(&state);
+        if is_told { None } else { state.reader.take() }
+    }
+
     /// The reader, if it is parked, to be woken for what waits in its lane.
     pub(crate) fn take_reader(&self) -> Option<Waker> {
         self.state.lock().reader.take()
@@ -254,6 +248,7 @@ impl Mailbox {
             debug_assert!(state.end.is_none(), "the lane lets go of those that end");
             state.ledger.matched += batch.len() as u64;
             state.queue.push_batch(batch);
+            self.weigh(&mut state);
         }
         state.end.is_none().then(|| state.queue.room(self.size))
     }
@@ -291,6 +286,23 @@ impl Mailbox {
         (state.ledger(), state.wakers())
     }
 
+    /// What ending the mailbox would free at most, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.queue.bytes() + state.in_hand_bytes
+    }
+
+    /// Ends the mailbox for want of memory. The one who watches for the end is woken when it is closed.
+    /// Returns whether it had not ended before.
+    pub(crate) fn shed(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return false;
+        }
+        self.abandon(&mut state, EndReason::Shed, MissReason::Shed);
+        true
+    }
+
     /// One step of the stall clock. Says why the subscription is over and should leave the registry,
     /// if it is: it overflowed, or took nothing at `ticks_max` ticks in a row while messages waited.
     /// Whoever waits for it is woken when it is closed.
@@ -305,6 +317,7 @@ impl Mailbox {
         if !waiting && !state.progressed {
             // A burst's buffer does not outlive the burst by more than a tick.
             state.queue.shrink();
+            state.table = None;
         }
         if !waiting || state.progressed {
             state.progressed = false;
@@ -336,7 +349,18 @@ impl Mailbox {
             return Err(Full::Budget);
         }
         state.queue.push(delivery);
+        self.weigh(state);
         Ok(())
+    }
+
+    /// Counts the memory of the queue itself, which grows and shrinks in steps.
+    fn weigh(&self, state: &mut State) {
+        let bytes = state.queue.table_bytes();
+        match &mut state.table {
+            Some(table) => table.set(bytes),
+            None if bytes > 0 => state.table = Some(self.budget.memory().hold(bytes)),
+            None => {}
+        }
     }
 
     fn free_in_hand(&self, state: &mut State) {
@@ -347,6 +371,7 @@ impl Mailbox {
     /// Ends the mailbox and counts what it held as missed.
     fn abandon(&self, state: &mut State, end: EndReason, reason: MissReason) {
         let abandoned = std::mem::take(&mut state.queue);
+        state.table = None;
         self.budget.release(abandoned.bytes());
         state.miss(reason, abandoned.messages() as u64);
         state.end = Some(end);
@@ -402,7 +427,11 @@ mod tests {
             messages,
             bytes: 1 << 20,
         };
-        Mailbox::new(size, policy, Arc::new(Budget::new(1 << 30)))
+        Mailbox::new(
+            size,
+            policy,
+            Arc::new(Budget::with_unlimited_memory(1 << 30)),
+        )
     }
 
     const ALL: BatchLimit = BatchLimit {
@@ -471,7 +500,7 @@ mod tests {
             messages: 100,
             bytes: 3_000,
         };
-        let budget = Arc::new(Budget::new(1 << 30));
+        let budget = Arc::new(Budget::with_unlimited_memory(1 << 30));
         let mailbox = Mailbox::new(size, OverflowPolicy::DropOldest, Arc::clone(&budget));
         let large = delivery(3, 2_000).size();
         drop(mailbox.push(&delivery(1, 10)));
@@ -491,7 +520,7 @@ mod tests {
             messages: 100,
             bytes: 1 << 20,
         };
-        let budget = Arc::new(Budget::new(2 * delivery(1, 1).size()));
+        let budget = Arc::new(Budget::with_unlimited_memory(2 * delivery(1, 1).size()));
         let first = Mailbox::new(size, OverflowPolicy::DropNewest, Arc::clone(&budget));
         let second = Mailbox::new(size, OverflowPolicy::DropOldest, Arc::clone(&budget));
         push_all(&first, 1..=3);
@@ -627,15 +656,17 @@ mod tests {
         Offer,
         Take(usize),
         Tick,
+        Shed,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            2 => (1u64..6, 1usize..2_000).prop_map(|(messages, size)| Step::Accept(messages, size)),
-            5 => (0usize..2_000).prop_map(Step::Push),
-            1 => Just(Step::Offer),
-            2 => (1usize..6).prop_map(Step::Take),
-            1 => Just(Step::Tick),
+            20 => (1u64..6, 1usize..2_000).prop_map(|(messages, size)| Step::Accept(messages, size)),
+            50 => (0usize..2_000).prop_map(Step::Push),
+            10 => Just(Step::Offer),
+            20 => (1usize..6).prop_map(Step::Take),
+            3 => Just(Step::Tick),
+            1 => Just(Step::Shed),
         ];
         prop::collection::vec(step, 0..200)
     }
@@ -655,7 +686,7 @@ mod tests {
             policy in policies(),
             capacity in 1usize..20,
         ) {
-            let budget = Arc::new(Budget::new(30_000));
+            let budget = Arc::new(Budget::with_unlimited_memory(30_000));
             let size = MailboxSize { messages: capacity, bytes: 20_000 };
             let mailbox = Mailbox::new(size, policy, Arc::clone(&budget));
             let (mut sequence, mut matched, mut told, mut last) = (0, 0, 0, 0);
@@ -699,6 +730,9 @@ mod tests {
                     Step::Tick => {
                         mailbox.tick(3);
                     }
+                    Step::Shed => {
+                        mailbox.shed();
+                    }
                 }
                 let ledger = mailbox.ledger();
                 prop_assert!(ledger.balances(), "{ledger:?}");
@@ -711,6 +745,7 @@ mod tests {
             prop_assert!(mailbox.close().0.balances());
             mailbox.pass_on();
             prop_assert_eq!(budget.used(), 0);
+            prop_assert_eq!(budget.memory().used(), 0);
         }
     }
 }

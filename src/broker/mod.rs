@@ -9,11 +9,14 @@
 
 mod batch;
 mod budget;
+mod ended;
 mod lane;
 mod ledger;
 mod limits;
 mod mailbox;
+mod memory;
 mod parting;
+mod pressure;
 mod publish;
 mod queue;
 mod registry;
@@ -31,20 +34,28 @@ use std::{
     time::SystemTime,
 };
 
-pub(crate) use self::{batch::Encoding, publish::Run, queue::Taken, subscription::Ender};
+pub(crate) use self::{
+    batch::Encoding,
+    memory::{Held, Memory},
+    publish::Run,
+    queue::Taken,
+    subscription::Ender,
+};
 use self::{
     budget::Budget,
     lane::LaneKey,
     mailbox::Mailbox,
     registry::{Registry, Subscriber},
-    sync::RwLock,
+    sync::{Mutex, RwLock},
     topics::TopicTable,
     wakers::Wakers,
 };
 pub use self::{
+    ended::{EndReason, Ended},
     ledger::{Ledger, MissReason},
     limits::*,
-    mailbox::{EndReason, Ended, OverflowPolicy},
+    mailbox::OverflowPolicy,
+    memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},
     publish::{PublishError, Receipt},
     queue::{BatchLimit, MailboxSize},
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
@@ -73,6 +84,8 @@ struct Shared {
     published_bytes: AtomicU64,
     unmatched: AtomicU64,
     swept_version: AtomicU64,
+    /// What topics take, as of the last tick.
+    topics_held: Mutex<Option<Held>>,
 }
 
 /// The broker in figures, at one moment.
@@ -94,8 +107,10 @@ pub struct Snapshot {
     pub topics: usize,
     /// Messages in the fullest mailbox.
     pub mailbox_depth_max: u64,
-    /// Bytes in all mailboxes together.
+    /// Bytes in all mailboxes together, a message that many share counted in each.
     pub buffered_bytes: usize,
+    /// Memory in use by all that grows with the load, in the whole process.
+    pub memory_bytes: usize,
     /// How often a message found no room in the bound on all mailboxes together.
     pub buffered_bytes_refusals: u64,
 }
@@ -123,7 +138,11 @@ impl Broker {
                 registry: RwLock::default(),
                 version: AtomicU64::new(0),
                 topics: TopicTable::new(limits.idle_topics_max, first_epoch),
-                budget: Arc::new(Budget::new(limits.buffered_bytes_max)),
+                budget: Arc::new(Budget::new(
+                    limits.buffered_bytes_max,
+                    Arc::new(Memory::new(limits.memory_budget)),
+                )),
+                topics_held: Mutex::default(),
                 lane_capacity_min,
                 next_id: AtomicU64::new(1),
                 published: AtomicU64::new(0),
@@ -199,10 +218,18 @@ impl Broker {
         for (id, _) in &over {
             shared.unsubscribe(*id);
         }
+        let untold: Vec<_> = {
+            let registry = shared.registry.read();
+            let live = registry.subscribers();
+            live.filter_map(|s| s.mailbox.take_untold_reader())
+                .collect()
+        };
+        untold.into_iter().for_each(std::task::Waker::wake);
         let version = shared.version.load(Ordering::Acquire);
         if shared.swept_version.swap(version, Ordering::Relaxed) != version {
             shared.topics.drop_stale_routes(version);
         }
+        shared.weigh_topics();
         let stalled = |reason: &EndReason| *reason == EndReason::Stalled;
         over.iter().filter(|(_, reason)| stalled(reason)).count()
     }
@@ -231,6 +258,7 @@ impl Broker {
             groups: registry.groups_len(),
             topics,
             buffered_bytes: shared.budget.used(),
+            memory_bytes: shared.budget.memory().used(),
             buffered_bytes_refusals: shared.budget.refusals(),
         }
     }
@@ -284,6 +312,7 @@ impl Shared {
         if registry.len() >= max {
             return Err(SubscribeError::TooManySubscriptions { max });
         }
+        self.admits_by_memory()?;
         Ok(())
     }
 
@@ -326,6 +355,7 @@ impl Shared {
                 options.overflow,
                 Arc::clone(&self.budget),
             )),
+            _held: self.budget.memory().hold(pressure::SUBSCRIPTION_BYTES),
         });
         registry.insert(&subscriber);
         self.version.store(registry.version(), Ordering::Release);

@@ -4,12 +4,17 @@ use std::{sync::Arc, time::SystemTime};
 
 use bytes::BytesMut;
 
-use super::batch::Encoding;
+use super::{batch::Encoding, memory::Memory};
 use crate::message::{Delivery, DeliveryRef, Epoch, MessageRef, Sequence};
+
+/// What an owned message takes beside what it counts for in a mailbox: the allocations of its parts, and
+/// what is encoded of it; as measured, rounded up.
+const OWNED_OVERHEAD_BYTES: usize = 256;
 
 /// A message with its place, and what was made of it for those it went to so far.
 #[derive(Debug)]
 pub(crate) struct Parting<'m> {
+    memory: &'m Arc<Memory>,
     delivery: DeliveryRef<'m>,
     size: usize,
     shared: Option<Arc<Delivery>>,
@@ -20,12 +25,14 @@ pub(crate) struct Parting<'m> {
 
 impl<'m> Parting<'m> {
     pub(crate) fn new(
+        memory: &'m Arc<Memory>,
         message: MessageRef<'m>,
         epoch: Epoch,
         sequence: Sequence,
         published_at: SystemTime,
     ) -> Self {
         Self {
+            memory,
             delivery: DeliveryRef {
                 message,
                 epoch,
@@ -53,10 +60,16 @@ impl<'m> Parting<'m> {
         self.keeps_frame = lanes > 1;
     }
 
-    /// The message as one that its mailboxes share.
+    /// The message as one that its mailboxes share. Its payload outlives it where a connection sends that
+    /// on as it is, so the count of both is the payload's.
     pub(crate) fn shared(&mut self) -> &Arc<Delivery> {
-        self.shared
-            .get_or_insert_with(|| Arc::new(self.delivery.to_delivery()))
+        self.shared.get_or_insert_with(|| {
+            let mut delivery = self.delivery.to_delivery();
+            let payload = std::mem::take(&mut delivery.message.payload);
+            let held = self.memory.hold(self.size + OWNED_OVERHEAD_BYTES);
+            delivery.message.payload = held.count(payload);
+            Arc::new(delivery)
+        })
     }
 
     /// Appends the message as the encoding writes it.

@@ -151,7 +151,8 @@ impl Shared {
             let tally = if live.route.is_empty() {
                 Tally::default()
             } else {
-                let parting = Parting::new(*message, epoch, sequence, published_at);
+                let memory = self.budget.memory();
+                let parting = Parting::new(memory, *message, epoch, sequence, published_at);
                 live.route.deliver(parting)
             };
             (epoch, sequence, tally)

@@ -203,6 +203,11 @@ impl Queue {
         }
     }
 
+    /// What the queue itself takes, beside what waits in it, in bytes.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.parcels.capacity() * size_of::<Parcel>()
+    }
+
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.parcels.capacity()

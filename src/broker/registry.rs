@@ -18,9 +18,11 @@ use std::{
 use super::{
     batch::Encoding,
     budget::Budget,
+    ended::{EndReason, Ended},
     lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
-    mailbox::{EndReason, Ended, Mailbox, Outcome, Push},
+    mailbox::{Mailbox, Outcome, Push},
+    memory::Held,
     parting::Parting,
     queue::{BatchLimit, Taken},
     trie::FilterTrie,
@@ -43,6 +45,8 @@ pub(crate) struct Subscriber {
     /// Shared with those who want the same.
     pub(crate) lane: Option<Arc<Lane>>,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// What a subscription takes without a message.
+    pub(crate) _held: Held,
 }
 
 impl Subscriber {
@@ -80,6 +84,16 @@ impl Subscriber {
     /// See [`Mailbox::tick`].
     pub(crate) fn tick(&self, ticks_max: u32) -> Option<EndReason> {
         self.with_flushed(|mailbox| mailbox.tick(ticks_max))
+    }
+
+    /// See [`Mailbox::held_bytes`].
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.with_flushed(Mailbox::held_bytes)
+    }
+
+    /// See [`Mailbox::shed`].
+    pub(crate) fn shed(&self) -> bool {
+        self.with_flushed(Mailbox::shed)
     }
 
     fn with_flushed<R>(&self, act: impl FnOnce(&Mailbox) -> R) -> R {
@@ -174,7 +188,8 @@ fn deliver_to_group(
         return Some(serve(first, push));
     }
     let mut in_turn: Vec<_> = wanting().collect();
-    in_turn.sort_by_key(served);
+    // Each turn is read once: other topics change them meanwhile.
+    in_turn.sort_by_cached_key(served);
     for member in &in_turn {
         let push = member.mailbox.offer(delivery);
         if push.outcome == Outcome::Buffered {

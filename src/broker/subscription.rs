@@ -8,8 +8,9 @@ use std::{
 };
 
 use super::{
-    Shared,
-    mailbox::{EndReason, Ended, OverflowPolicy},
+    Memory, Shared,
+    ended::{EndReason, Ended},
+    mailbox::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
     registry::Subscriber,
 };
@@ -63,6 +64,16 @@ pub enum SubscribeError {
     TooManySubscriptions {
         /// The limit.
         max: usize,
+    },
+    /// Memory is scarce; a retry helps once some is free again.
+    #[error(
+        "{used} bytes of the memory budget of {budget} are in use, which leaves no room for a subscription"
+    )]
+    MemoryScarce {
+        /// What is in use, in bytes.
+        used: usize,
+        /// The budget, in bytes.
+        budget: usize,
     },
     /// The broker is shutting down; a retry helps once it is back.
     #[error("the broker is shutting down")]
@@ -166,6 +177,11 @@ impl Subscription {
         let taken = std::future::poll_fn(|cx| self.poll_take(cx, limit, into)).await;
         self.pass_on();
         taken
+    }
+
+    /// The account that what is made of the messages belongs to.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        self.shared.budget.memory()
     }
 
     /// Why the broker has ended the subscription, if it has; messages may still wait.

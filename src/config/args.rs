@@ -142,7 +142,11 @@ pub(crate) struct ServeArgs {
     /// A mailbox's bound in bytes
     #[arg(long, env = "BROKER_MAILBOX_BYTES", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::MAILBOX_BYTES))]
     pub(crate) mailbox_bytes: ByteSize,
-    /// The bound in bytes on all mailboxes together
+    /// The most memory for all that grows with the load, in the whole process. Above 80 % of it new
+    /// subscriptions are refused, from 95 % on the largest mailboxes are ended
+    #[arg(long, env = "BROKER_MEMORY_BUDGET", value_name = "SIZE", value_parser = size, default_value_t = bytes(limits::MEMORY_BUDGET))]
+    pub(crate) memory_budget: ByteSize,
+    /// The bound in bytes on all mailboxes together, a message counted in each that it waits in
     #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
     pub(crate) buffered_bytes_max: ByteSize,
     /// The most live subscriptions
@@ -174,6 +178,21 @@ pub(crate) struct ServeArgs {
     /// The most open connections
     #[arg(long, env = "BROKER_CONNECTIONS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_MAX)]
     pub(crate) connections_max: usize,
+    /// The most open connections from one address; of IPv6, from one network of 64 bits
+    #[arg(long, env = "BROKER_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::CONNECTIONS_PER_ADDRESS_MAX)]
+    pub(crate) connections_per_address_max: usize,
+    /// The most connections that have not said yet which protocol they speak; from one address half of them
+    #[arg(long, env = "BROKER_HANDSHAKES_MAX", value_name = "N", help_heading = "Connections", default_value_t = front_door::HANDSHAKES_MAX)]
+    pub(crate) handshakes_max: usize,
+    /// How many messages a second one connection may publish; 0 does not bound it
+    #[arg(
+        long,
+        env = "BROKER_PUBLISH_RATE_MAX",
+        value_name = "N",
+        help_heading = "Connections",
+        default_value_t = 0
+    )]
+    pub(crate) publish_rate_max: u32,
     /// How long a new connection may take to say which protocol it speaks, a TLS handshake included
     #[arg(long, env = "BROKER_FIRST_BYTES_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::FIRST_BYTES_TIMEOUT))]
     pub(crate) first_bytes_timeout: Duration,
@@ -204,11 +223,6 @@ pub(crate) struct ServeArgs {
     pub(crate) drain_timeout: Duration,
 }
 
-/// Far above any use, and far below where arithmetic with them could overflow.
-const SIZE_MAX: ByteSize = ByteSize::tib(1);
-const COUNT_MAX: usize = 100_000_000;
-const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
-
 impl ServeArgs {
     pub(crate) fn tls(&self) -> Option<TlsConfig> {
         let (cert, key) = self.tls_cert.as_ref().zip(self.tls_key.as_ref())?;
@@ -216,50 +230,5 @@ impl ServeArgs {
             client_ca: self.tls_client_ca.clone(),
             ..TlsConfig::new(cert, key)
         })
-    }
-
-    /// Whether every value is one that can be meant.
-    pub(crate) fn check_ceilings(&self) -> anyhow::Result<()> {
-        let sizes = [
-            ("mailbox_bytes", self.mailbox_bytes),
-            ("buffered_bytes_max", self.buffered_bytes_max),
-            ("receiving_bytes_max", self.receiving_bytes_max),
-        ];
-        for (name, size) in sizes {
-            anyhow::ensure!(size <= SIZE_MAX, "{name} of {size} exceeds {SIZE_MAX}");
-        }
-        let counts = [
-            ("mailbox_capacity_max", self.mailbox_capacity_max),
-            ("subscriptions_max", self.subscriptions_max),
-            (
-                "subscriptions_per_connection_max",
-                self.subscriptions_per_connection_max,
-            ),
-            ("tags_max", self.tags_max),
-            ("idle_topics_max", self.idle_topics_max),
-            ("connections_max", self.connections_max),
-            ("guesses_max", self.access.guesses_max as usize),
-        ];
-        for (name, count) in counts {
-            anyhow::ensure!(count <= COUNT_MAX, "{name} of {count} exceeds {COUNT_MAX}");
-        }
-        let times = [
-            ("heartbeat_interval_max", self.heartbeat_interval_max),
-            ("stall_timeout", self.stall_timeout),
-            ("topic_idle_timeout", self.topic_idle_timeout),
-            ("first_bytes_timeout", self.first_bytes_timeout),
-            ("request_timeout", self.request_timeout),
-            ("keepalive_interval", self.keepalive_interval),
-            ("keepalive_timeout", self.keepalive_timeout),
-            ("idle_timeout", self.idle_timeout),
-            ("drain_delay", self.drain_delay),
-            ("drain_timeout", self.drain_timeout),
-            ("guess_interval", self.access.guess_interval),
-        ];
-        for (name, time) in times {
-            let max = Duration::from(TIME_MAX);
-            anyhow::ensure!(*time <= TIME_MAX, "{name} of {time} exceeds {max}");
-        }
-        Ok(())
     }
 }

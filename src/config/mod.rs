@@ -4,9 +4,10 @@
 
 mod access_args;
 mod args;
+mod bounds;
 mod commands;
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
@@ -41,6 +42,7 @@ impl TryFrom<ServeArgs> for Config {
             args.heartbeat_interval_max,
         );
         args.check_ceilings()?;
+        args.check_floors()?;
         let limits = Limits {
             payload_bytes_max: args.payload_bytes_max.as_u64() as usize,
             attributes_max: args.attributes_max,
@@ -48,6 +50,7 @@ impl TryFrom<ServeArgs> for Config {
             mailbox_capacity: args.mailbox_capacity,
             mailbox_capacity_max: args.mailbox_capacity_max,
             mailbox_bytes: args.mailbox_bytes.as_u64() as usize,
+            memory_budget: args.memory_budget.as_u64() as usize,
             buffered_bytes_max: args.buffered_bytes_max.as_u64() as usize,
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
@@ -61,25 +64,6 @@ impl TryFrom<ServeArgs> for Config {
              allowed",
             args.receiving_bytes_max.as_u64(),
         );
-        let positive = [
-            ("connections_max", args.connections_max > 0),
-            (
-                "subscriptions_per_connection_max",
-                args.subscriptions_per_connection_max > 0,
-            ),
-            ("first_bytes_timeout", !args.first_bytes_timeout.is_zero()),
-            ("keepalive_interval", !args.keepalive_interval.is_zero()),
-            ("keepalive_timeout", !args.keepalive_timeout.is_zero()),
-            ("idle_timeout", !args.idle_timeout.is_zero()),
-            ("request_timeout", !args.request_timeout.is_zero()),
-            ("stall_timeout", !args.stall_timeout.is_zero()),
-            ("topic_idle_timeout", !args.topic_idle_timeout.is_zero()),
-            ("guesses_max", args.access.guesses_max > 0),
-            ("guess_interval", !args.access.guess_interval.is_zero()),
-        ];
-        for (name, is_positive) in positive {
-            ensure!(is_positive, "{name} is 0: it must be more");
-        }
         let tls = args.tls();
         Ok(Self {
             limits,
@@ -88,6 +72,9 @@ impl TryFrom<ServeArgs> for Config {
                 tls,
                 insecure_plaintext: args.insecure_plaintext,
                 connections_max: args.connections_max,
+                connections_per_address_max: args.connections_per_address_max,
+                handshakes_max: args.handshakes_max,
+                publish_rate_max: NonZeroU32::new(args.publish_rate_max),
                 subscriptions_per_connection_max: args.subscriptions_per_connection_max,
                 first_bytes_timeout: *args.first_bytes_timeout,
                 keepalive_interval: *args.keepalive_interval,

@@ -6,7 +6,10 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,6 +23,7 @@ use prost::Message;
 use tokio::time::{Instant, Sleep};
 
 use super::{deadline::Deadline, share::ConnectionShare};
+use crate::broker::{Held, Memory};
 use crate::wire::frame::{PREFIX_BYTES, put_prefix};
 
 pub(super) const CONTENT_TYPE_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -36,6 +40,8 @@ pub(super) enum CallError {
     TooLarge { bytes: usize, max: usize },
     #[error("requests in progress {whose} take {max} bytes together, which is the limit")]
     ReceivingTooMuch { whose: &'static str, max: usize },
+    #[error("the memory budget of {budget} bytes is used up")]
+    MemoryFull { budget: usize },
     #[error("request is compressed: the broker takes `identity` only")]
     Compressed,
     #[error("grpc-timeout `{value}` is not valid: use up to 8 digits and one of H, M, S, m, u, n")]
@@ -58,6 +64,8 @@ pub(crate) struct Receiving {
     /// The most bytes of all requests that have not arrived completely.
     pub(crate) bytes_max: usize,
     pub(crate) bytes: AtomicUsize,
+    /// What has arrived of them is in this account.
+    pub(crate) memory: Arc<Memory>,
 }
 
 impl Receiving {
@@ -75,6 +83,7 @@ pub(super) struct Received<'r> {
     buffer: BytesMut,
     /// How many of the bytes of all are these.
     counted: usize,
+    held: Option<Held>,
     /// When the message is given up, if it has begun.
     overdue: Option<Pin<Box<Sleep>>>,
 }
@@ -86,6 +95,7 @@ impl<'r> Received<'r> {
             share: share.clone(),
             buffer: BytesMut::new(),
             counted: 0,
+            held: None,
             overdue: None,
         }
     }
@@ -95,6 +105,14 @@ impl<'r> Received<'r> {
     }
 
     pub(super) fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let memory = &self.receiving.memory;
+        if memory.would_pass(data.len()) {
+            let budget = memory.budget();
+            return Err(CallError::MemoryFull { budget });
+        }
         let counts = [
             (
                 self.share.receiving_bytes(),
@@ -115,6 +133,9 @@ impl<'r> Received<'r> {
         if let Some((whose, max)) = passed.into_iter().flatten().next() {
             return Err(CallError::ReceivingTooMuch { whose, max });
         }
+        self.held
+            .get_or_insert_with(|| memory.hold(0))
+            .set(self.counted);
         self.buffer.extend_from_slice(data);
         Ok(())
     }
@@ -130,6 +151,9 @@ impl<'r> Received<'r> {
             let done = self.counted - rest.len();
             self.give_back(done);
             self.counted = rest.len();
+            if let Some(held) = &mut self.held {
+                held.set(rest.len());
+            }
             self.overdue = None;
             // A copy, since the rest of a large message's buffer keeps all of it.
             rest = BytesMut::from(&rest[..]);
@@ -313,6 +337,7 @@ mod tests {
             patience: Duration::from_secs(30),
             bytes_max: 350,
             bytes: AtomicUsize::new(0),
+            memory: Arc::new(Memory::new(1 << 30)),
         }
     }
 
@@ -427,6 +452,30 @@ mod tests {
         );
         drop(held);
         assert_eq!(receiving.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_arrives_counts_in_the_account_of_memory_and_ends_with_it() {
+        let receiving = Receiving {
+            bytes_max: 1 << 30,
+            memory: Arc::new(Memory::new(100)),
+            ..receiving()
+        };
+        let share = ConnectionShare::new(1, Peer::default());
+        let mut received = Received::new(&receiving, &share);
+        received.extend(&[0; 60]).unwrap();
+        let error = received.extend(&[0; 41]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the memory budget of 100 bytes is used up"
+        );
+        received.extend(&[0; 40]).unwrap();
+        let mut buffer = received.take();
+        buffer.advance(90);
+        received.put_back(buffer);
+        assert_eq!(receiving.memory.used(), 10);
+        drop(received);
+        assert_eq!(receiving.memory.used(), 0);
     }
 
     #[test]

@@ -59,6 +59,8 @@ impl Lifeline {
             }
             *self = match ready!(poll_end(end, deadline, cx)) {
                 Some(EndReason::Draining) => Self::Draining,
+                // Its memory is wanted now: who reads at this moment is told why, and nobody is waited for.
+                Some(EndReason::Shed) => return Poll::Ready(()),
                 Some(EndReason::Overflow | EndReason::Stalled | EndReason::Unsubscribed) | None => {
                     Self::Grace(Box::pin(tokio::time::sleep(grace)))
                 }

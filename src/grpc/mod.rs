@@ -11,13 +11,20 @@ mod health;
 mod lifeline;
 mod publish;
 mod publish_stream;
+mod rate;
 mod revocation;
 mod share;
 mod status;
 mod subscribe;
 mod translate;
 
-use std::{future::Future, ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    ops::RangeInclusive,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
 use http::{HeaderMap, Response};
@@ -25,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub(crate) use self::{
-    call::Receiving, health::Readiness, lifeline::Lifeline, share::ConnectionShare,
-    status::internal_error, translate::answer_in_grpc,
+    call::Receiving, health::Readiness, lifeline::Lifeline, rate::PublishRate,
+    share::ConnectionShare, status::internal_error, translate::answer_in_grpc,
 };
 use self::{
     drain_body::{EndsOn, end_in_time},
@@ -46,6 +53,8 @@ pub(crate) struct PubSub {
     pub(crate) broker: Broker,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) receiving: Receiving,
+    /// Of all publish streams, those that no caller has taken yet.
+    pub(crate) rejections: Arc<AtomicUsize>,
     /// Cancelled when streams should come to their end.
     pub(crate) drain: CancellationToken,
     /// The heartbeat intervals that a subscriber may ask for.

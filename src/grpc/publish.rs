@@ -24,6 +24,7 @@ pub(super) async fn publish(
     let mut permit = service.permit(request.headers(), share)?;
     let request =
         read_request_bytes(request.into_body(), deadline, &service.receiving, share).await?;
+    share.admit_publish()?;
     let started = Instant::now();
     let published = with_publish_request(&request, |request| {
         let mut topic = None;

@@ -11,7 +11,10 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::SystemTime,
 };
@@ -33,7 +36,7 @@ use super::{
 };
 use crate::{
     access::{AccessError, Leash, Permit},
-    broker::{Receipt, Run},
+    broker::{Memory, Receipt, Run},
     topic::Topic,
     wire::{
         Publish,
@@ -48,6 +51,9 @@ use crate::{
 /// reads no answer is told so by the end of its stream.
 pub(super) const REJECTIONS_MAX: usize = 1_024;
 
+/// The same of all streams together: some 16 MiB.
+pub(super) const REJECTIONS_OF_ALL_MAX: usize = 65_536;
+
 /// Messages and deliveries that cost one unit of a task's budget, of which tokio gives 128 for a turn:
 /// a turn is some 30,000 deliveries, or a few milliseconds.
 const WORK_UNIT: u64 = 256;
@@ -60,15 +66,17 @@ pub(super) fn publish_stream<'s>(
 ) -> Result<(Response<Body>, impl Future<Output = ()> + Send + use<'s>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let permit = service.permit(request.headers(), share)?;
-    let answers = Arc::new(Answers::default());
+    let answers = Arc::new(Answers::new(service));
     let mut response = Response::new(Body::new(AnswerStream(Arc::clone(&answers))));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, CONTENT_TYPE_GRPC);
     let arriving = Received::new(&service.receiving, share);
+    let share = share.clone();
     let reading = async move {
         let publisher = Publisher {
             service,
+            share: &share,
             answers: &answers,
             arriving,
             skipping: 0,
@@ -154,6 +162,7 @@ async fn until(at: Option<Instant>) {
 /// Cuts what arrives into messages and publishes them.
 struct Publisher<'s> {
     service: &'s PubSub,
+    share: &'s ConnectionShare,
     answers: &'s Answers,
     arriving: Received<'s>,
     /// What is still to come of a message that was rejected by its prefix.
@@ -245,6 +254,7 @@ impl Publisher<'_> {
     }
 
     fn publish(&mut self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
+        self.share.admit_publish()?;
         let Self {
             last_topic,
             run,
@@ -301,8 +311,13 @@ impl Chunk for Bytes {}
 impl Chunk for BytesMut {}
 
 /// The answers that nobody has taken yet.
-#[derive(Debug, Default)]
-struct Answers(Mutex<Gathered>);
+#[derive(Debug)]
+struct Answers {
+    gathered: Mutex<Gathered>,
+    /// Rejections of all streams that wait.
+    of_all: Arc<AtomicUsize>,
+    memory: Arc<Memory>,
+}
 
 #[derive(Debug, Default)]
 struct Gathered {
@@ -314,10 +329,23 @@ struct Gathered {
 }
 
 impl Answers {
+    fn new(service: &PubSub) -> Self {
+        Self {
+            gathered: Mutex::default(),
+            of_all: Arc::clone(&service.rejections),
+            memory: Arc::clone(service.broker.memory()),
+        }
+    }
+
     fn add(&self, more: PublishStreamResponse) -> Result<(), StreamEnd> {
-        let mut gathered = self.0.lock();
+        let mut gathered = self.gathered.lock();
         let answer = &mut gathered.answer;
         let untaken = answer.rejections.len();
+        let of_all = self
+            .of_all
+            .fetch_add(more.rejections.len(), Ordering::Relaxed);
+        // Whoever has none waiting is not at fault.
+        let is_one_of_many = untaken > 0 && of_all > REJECTIONS_OF_ALL_MAX;
         answer.position = more.position;
         answer.matched += more.matched;
         answer.delivered += more.delivered;
@@ -332,20 +360,32 @@ impl Answers {
                 max: REJECTIONS_MAX,
             });
         }
+        if is_one_of_many {
+            return Err(StreamEnd::RejectionsOfAll {
+                max: REJECTIONS_OF_ALL_MAX,
+            });
+        }
         Ok(())
     }
 
     /// Whether rejections wait to be taken.
     fn has_rejections(&self) -> bool {
-        !self.0.lock().answer.rejections.is_empty()
+        !self.gathered.lock().answer.rejections.is_empty()
     }
 
     fn finish(&self, trailers: HeaderMap) {
-        let mut gathered = self.0.lock();
+        let mut gathered = self.gathered.lock();
         gathered.trailers = Some(trailers);
         let reader = gathered.reader.take();
         drop(gathered);
         reader.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let untaken = self.gathered.get_mut().answer.rejections.len();
+        self.of_all.fetch_sub(untaken, Ordering::Relaxed);
     }
 }
 
@@ -360,10 +400,16 @@ impl http_body::Body for AnswerStream {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let mut gathered = self.0.0.lock();
+        let mut gathered = self.0.gathered.lock();
         if gathered.answer.position > 0 {
             let answer = std::mem::take(&mut gathered.answer);
-            return Poll::Ready(Some(Ok(Frame::data(frame(&answer)))));
+            let rejections = answer.rejections.len();
+            let mut data = frame(&answer);
+            if rejections > 0 {
+                self.0.of_all.fetch_sub(rejections, Ordering::Relaxed);
+                data = self.0.memory.count(data);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if let Some(trailers) = gathered.trailers.take() {
             gathered.is_over = true;

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use super::rate::{PublishRate, PublishRateExceeded};
 use crate::access::{CallerCache, Peer};
 
 /// A connection's share: the subscriptions that it may hold, the bytes of its requests that have not
@@ -19,6 +20,7 @@ struct Share {
     receiving_bytes: AtomicUsize,
     peer: Peer,
     caller: CallerCache,
+    publish_rate: Option<PublishRate>,
 }
 
 /// One subscription's slot, free again when dropped.
@@ -33,6 +35,7 @@ impl ConnectionShare {
             receiving_bytes: AtomicUsize::new(0),
             peer,
             caller: CallerCache::default(),
+            publish_rate: None,
         }))
     }
 
@@ -44,6 +47,21 @@ impl ConnectionShare {
     /// Who called last.
     pub(super) fn caller(&self) -> &CallerCache {
         &self.0.caller
+    }
+
+    /// Bounds how fast the connection may publish.
+    pub(crate) fn with_publish_rate(mut self, rate: Option<PublishRate>) -> Self {
+        let share = Arc::get_mut(&mut self.0).expect("nobody else has it yet");
+        share.publish_rate = rate;
+        self
+    }
+
+    /// Takes one message from what the connection may publish now.
+    pub(super) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
+        self.0
+            .publish_rate
+            .as_ref()
+            .map_or(Ok(()), PublishRate::take)
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::call::CallError;
+use super::{call::CallError, rate::PublishRateExceeded};
 use crate::{
     access::AccessError,
     broker::{EndReason, Ended, PublishError, SubscribeError},
@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     Subscribe(#[from] SubscribeError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    PublishRate(#[from] PublishRateExceeded),
     #[error("{max} subscriptions are live on this connection, which is the limit")]
     TooManyOnConnection { max: usize },
     #[error(
@@ -53,6 +55,7 @@ impl CallError {
         match self {
             Self::TooLarge { .. } => Some(Limit::RequestBytes),
             Self::ReceivingTooMuch { .. } => Some(Limit::ReceivingBytes),
+            Self::MemoryFull { .. } => Some(Limit::Memory),
             Self::TimedOut { .. } => Some(Limit::RequestTimeout),
             Self::Malformed(_)
             | Self::NotOneMessage { .. }
@@ -77,8 +80,10 @@ impl Refusal {
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
                 SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
+                SubscribeError::MemoryScarce { .. } => Some(Limit::Memory),
                 SubscribeError::Draining => None,
             },
+            Self::PublishRate(_) => Some(Limit::PublishRate),
             Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
             Self::Access(error) => Some(error.limit()),
             Self::Field(_) | Self::Heartbeat { .. } => None,
@@ -91,9 +96,9 @@ impl Refusal {
                 CallError::Malformed(_)
                 | CallError::NotOneMessage { .. }
                 | CallError::MalformedTimeout { .. } => Code::InvalidArgument,
-                CallError::TooLarge { .. } | CallError::ReceivingTooMuch { .. } => {
-                    Code::ResourceExhausted
-                }
+                CallError::TooLarge { .. }
+                | CallError::ReceivingTooMuch { .. }
+                | CallError::MemoryFull { .. } => Code::ResourceExhausted,
                 CallError::Compressed => Code::Unimplemented,
                 CallError::DeadlineExceeded | CallError::TimedOut { .. } => Code::DeadlineExceeded,
                 CallError::BrokenOff(_) => Code::Cancelled,
@@ -106,10 +111,11 @@ impl Refusal {
             },
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. }
-                | SubscribeError::TooManySubscriptions { .. } => Code::ResourceExhausted,
+                | SubscribeError::TooManySubscriptions { .. }
+                | SubscribeError::MemoryScarce { .. } => Code::ResourceExhausted,
                 SubscribeError::Draining => Code::Unavailable,
             },
-            Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
+            Self::PublishRate(_) | Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
             Self::Access(error) => match error {
                 AccessError::Unproven(_) => Code::Unauthenticated,
                 AccessError::TooManyGuesses { .. } => Code::ResourceExhausted,
@@ -127,6 +133,7 @@ impl Refusal {
             | Self::Publish(_)
             | Self::Subscribe(_)
             | Self::Access(_)
+            | Self::PublishRate(_)
             | Self::TooManyOnConnection { .. } => None,
         }
     }
@@ -142,10 +149,9 @@ impl Refusal {
                 self.to_string(),
             )),
             // What passes by itself, soon.
-            Self::Subscribe(SubscribeError::Draining)
-            | Self::Call(CallError::ReceivingTooMuch { .. }) => {
-                Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
-            }
+            Self::Subscribe(SubscribeError::Draining | SubscribeError::MemoryScarce { .. })
+            | Self::Call(CallError::ReceivingTooMuch { .. } | CallError::MemoryFull { .. })
+            | Self::PublishRate(_) => Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER))),
             Self::Access(AccessError::TooManyGuesses { retry_after }) => {
                 Some(ErrorDetails::with_retry_info(Some(*retry_after)))
             }
@@ -169,6 +175,10 @@ pub(super) enum StreamEnd {
     PartOfMessage,
     #[error("more than {max} rejections wait to be taken: read the responses")]
     RejectionsUntaken { max: usize },
+    #[error(
+        "{max} rejections wait to be taken on all streams, which is the limit: read the responses"
+    )]
+    RejectionsOfAll { max: usize },
     #[error("the broker is shutting down")]
     Draining,
 }
@@ -179,7 +189,9 @@ impl StreamEnd {
         match self {
             Self::Call(error) => error.limit(),
             Self::Access(error) => Some(error.limit()),
-            Self::RejectionsUntaken { .. } => Some(Limit::Rejections),
+            Self::RejectionsUntaken { .. } | Self::RejectionsOfAll { .. } => {
+                Some(Limit::Rejections)
+            }
             Self::PartOfMessage | Self::Draining => None,
         }
     }
@@ -190,7 +202,9 @@ impl StreamEnd {
             Self::Call(error) => Refusal::from(error).into(),
             Self::Access(error) => Refusal::from(error).into(),
             Self::PartOfMessage => Status::invalid_argument(message),
-            Self::RejectionsUntaken { .. } => Status::resource_exhausted(message),
+            Self::RejectionsUntaken { .. } | Self::RejectionsOfAll { .. } => {
+                Status::resource_exhausted(message)
+            }
             Self::Draining => draining(),
         })
     }
@@ -221,6 +235,12 @@ pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
         ),
         EndReason::Stalled => Status::resource_exhausted(
             "the reader stalled: it took no message for too long while messages waited",
+        ),
+        EndReason::Shed => Status::with_error_details(
+            Code::ResourceExhausted,
+            "the broker ran short of memory and this mailbox was among the largest: read faster, or ask \
+             for a smaller one",
+            ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
         ),
         EndReason::Draining => draining(),
         EndReason::Unsubscribed => Status::cancelled("the subscription was cancelled"),

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::AccessError,
-    broker::{BatchLimit, Subscription, Taken},
+    broker::{BatchLimit, Memory, Subscription, Taken},
     wire::{
         Subscribe,
         frame::{Form, put_delivery, put_heartbeat, put_missed, put_missed_before},
@@ -50,6 +50,9 @@ const BATCH: BatchLimit = BatchLimit {
 /// Frames of fewer bytes than this are copied together with their neighbours: sending each on its own
 /// would cost more.
 const FRAMES_BYTES_COPIED_MAX: usize = 2 * 1024;
+
+/// What a chunk takes beside its bytes, with an entry of HTTP/2's table of frames; as measured, rounded up.
+const CHUNK_OVERHEAD_BYTES: usize = 512;
 
 pub(super) async fn subscribe(
     service: &PubSub,
@@ -114,6 +117,7 @@ async fn open_stream(
         deadline: deadline
             .at()
             .map(|at| Box::pin(tokio::time::sleep_until(at))),
+        memory: Arc::clone(subscription.memory()),
         subscription: Some(subscription),
         form,
         chunks: VecDeque::new(),
@@ -127,6 +131,7 @@ async fn open_stream(
 struct DeliveryStream {
     /// `None` once the trailers are out.
     subscription: Option<Subscription>,
+    memory: Arc<Memory>,
     form: Form,
     heartbeat: Option<Heartbeat>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -169,6 +174,7 @@ impl DeliveryStream {
 
 /// Makes chunks of what is taken from a mailbox.
 struct Chunks<'c> {
+    memory: &'c Arc<Memory>,
     form: Form,
     whole: &'c mut VecDeque<Bytes>,
     /// Few bytes that go as they are, if they stay alone.
@@ -234,7 +240,9 @@ impl Chunks<'_> {
             self.whole.push_back(std::mem::take(&mut self.alone));
         }
         if !self.gathered.is_empty() {
-            self.whole.push_back(self.gathered.split().freeze());
+            let gathered = self.gathered.split().freeze();
+            let held = self.memory.hold(gathered.len() + CHUNK_OVERHEAD_BYTES);
+            self.whole.push_back(held.count(gathered));
         }
     }
 }
@@ -264,6 +272,7 @@ impl http_body::Body for DeliveryStream {
                 return this.end(deadline_trailers());
             }
             let mut chunks = Chunks {
+                memory: &this.memory,
                 form: this.form,
                 whole: &mut this.chunks,
                 alone: Bytes::new(),

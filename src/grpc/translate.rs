@@ -2,9 +2,9 @@
 //! a panic, a timeout.
 
 use axum::{body::Body, extract::Request, middleware::Next, response::IntoResponse};
-use http::{HeaderMap, Method, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header::CONTENT_TYPE};
 
-use super::status::from_http;
+use super::{call::GRPC_STATUS, status::from_http};
 
 /// Middleware: turns an HTTP answer to a gRPC request into a status in gRPC's own form.
 pub(crate) async fn answer_in_grpc(request: Request, next: Next) -> Response<Body> {
@@ -18,9 +18,19 @@ pub(crate) async fn answer_in_grpc(request: Request, next: Next) -> Response<Bod
     }
     let response = next.run(request).await;
     if is_grpc(response.headers()) {
-        return response;
+        return size_refused(response);
     }
     refuse_in_grpc(response.status(), &path)
+}
+
+/// The companions' own refusal of a size is OUT_OF_RANGE: a limit is RESOURCE_EXHAUSTED.
+fn size_refused(mut response: Response<Body>) -> Response<Body> {
+    if let Some(status) = response.headers_mut().get_mut(GRPC_STATUS)
+        && status == "11"
+    {
+        *status = HeaderValue::from_static("8");
+    }
+    response
 }
 
 /// The gRPC answer that stands for an HTTP one.

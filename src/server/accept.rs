@@ -1,4 +1,4 @@
-//! Takes connections in, up to the limit, and keeps calm when the system cannot give more.
+//! Takes connections in, up to the limits, and keeps calm when the system cannot give more.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,10 +9,12 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
+    addresses::{Addresses, Entry},
+    config::CONNECTION_BYTES,
     connection::{self, Context},
     workers::Workers,
 };
-use crate::metrics::Limit;
+use crate::broker::Held;
 
 /// How long to wait after a failed accept: out of file descriptors, the next one fails as well, and
 /// trying at once would be a busy loop.
@@ -29,9 +31,10 @@ pub(super) async fn accept(
 ) {
     let mut refused = Warning::default();
     let mut failed = Warning::default();
+    let addresses = Addresses::new(&context.config);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) if concerns_one_peer(&error) => continue,
             Err(error) => {
                 failed.warn(|count| tracing::warn!(%error, count, "cannot accept connections"));
@@ -39,28 +42,38 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let max = context.config.connections_max;
-        if connections.len() >= max {
-            context.metrics.reject(Limit::Connections);
-            refused.warn(|count| {
-                tracing::warn!(max, count, "refused connections above the limit");
-            });
-            continue;
+        match addresses.enter(peer.ip()) {
+            Ok(entry) => admit(stream, entry, context, connections, workers),
+            Err(limit) => {
+                context.metrics.reject(limit);
+                refused.warn(|count| {
+                    let limit = limit.as_str();
+                    tracing::warn!(limit, count, "refused connections above a limit");
+                });
+            }
         }
-        admit(stream, context, connections, workers);
     }
 }
 
-fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker, workers: &Workers) {
+fn admit(
+    stream: TcpStream,
+    entry: Entry,
+    context: &Arc<Context>,
+    connections: &TaskTracker,
+    workers: &Workers,
+) {
     // Small frames go out at once; a connection that cannot do that works all the same.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     context.metrics.connections_accepted.inc();
     context.metrics.connections.inc();
-    let open = OpenConnection(Arc::clone(context));
+    let open = OpenConnection {
+        context: Arc::clone(context),
+        _held: context.pubsub.broker.memory().hold(CONNECTION_BYTES),
+    };
     let handed_over = workers.spawn(connections, stream, |stream, place| {
-        connection::serve(stream, Arc::clone(context), (open, place))
+        connection::serve(stream, Arc::clone(context), entry, (open, place))
     });
     if let Err(error) = handed_over {
         tracing::warn!(%error, "cannot hand a connection over");
@@ -68,11 +81,14 @@ fn admit(stream: TcpStream, context: &Arc<Context>, connections: &TaskTracker, w
 }
 
 /// Counts a connection as open until it is dropped, also when its task panics.
-struct OpenConnection(Arc<Context>);
+struct OpenConnection {
+    context: Arc<Context>,
+    _held: Held,
+}
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
+        self.context.metrics.connections.dec();
     }
 }
 

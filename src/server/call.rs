@@ -20,12 +20,13 @@ use futures_util::FutureExt;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
+use tokio::time::Sleep;
 use tower::ServiceExt;
 
-use super::connection::Context;
+use super::{connection::Context, frame_guard::Credit};
 use crate::{
     grpc::{self, ConnectionShare, Lifeline},
-    metrics::Metrics,
+    metrics::{Limit, Metrics},
 };
 
 /// A call in progress.
@@ -47,11 +48,14 @@ impl Call {
         respond: SendResponse<Bytes>,
         context: &Arc<Context>,
         share: &ConnectionShare,
+        credit: &Credit,
     ) -> Self {
-        let answering = begin_answer(request, respond, Arc::clone(context), share.clone());
+        let (context, share, credit) = (Arc::clone(context), share.clone(), credit.clone());
+        let open = OpenStream::new(&context.metrics);
+        let answering = begin_answer(request, respond, context, share, credit);
         Self {
             stage: Stage::Answering(Box::pin(answering)),
-            _open: OpenStream::new(&context.metrics),
+            _open: open,
         }
     }
 }
@@ -107,6 +111,7 @@ async fn begin_answer(
     respond: SendResponse<Bytes>,
     context: Arc<Context>,
     share: ConnectionShare,
+    credit: Credit,
 ) -> Option<Sending> {
     let request = request.map(|stream| Body::new(Received { stream }));
     let answering = AssertUnwindSafe(answer(request, &context, share)).catch_unwind();
@@ -115,8 +120,12 @@ async fn begin_answer(
     let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
     // A caller that takes no answers does not keep them for ever.
     let patience = context.config.stall_timeout;
-    let mut sending = Sending::begin(respond, answer.response, answer.lifeline, patience)?;
+    let mut sending = Sending::begin(respond, answer.response, answer.lifeline, credit, patience)?;
     let Some(reading) = answer.reading else {
+        sending.hurry = sending.lifeline.is_none().then(|| Hurry {
+            metrics: Arc::clone(&context.metrics),
+            untaken: None,
+        });
         return Some(sending);
     };
     tokio::select! {
@@ -185,8 +194,29 @@ struct Sending {
     /// What the body has said and flow control has not let out.
     data: Bytes,
     lifeline: Option<Lifeline>,
+    /// Where nobody else watches whether the answer is taken.
+    hurry: Option<Hurry>,
+    credit: Credit,
     grace: Duration,
     is_whole: bool,
+}
+
+/// Gives an answer up that its caller does not take.
+struct Hurry {
+    metrics: Arc<Metrics>,
+    /// Runs while flow control lets nothing out.
+    untaken: Option<Pin<Box<Sleep>>>,
+}
+
+impl Hurry {
+    fn poll_over(&mut self, cx: &mut TaskContext<'_>, patience: Duration) -> Poll<()> {
+        let untaken = self
+            .untaken
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(untaken.as_mut().poll(cx));
+        self.metrics.reject(Limit::AnswerUntaken);
+        Poll::Ready(())
+    }
 }
 
 impl Sending {
@@ -195,8 +225,10 @@ impl Sending {
         mut respond: SendResponse<Bytes>,
         response: Response<Body>,
         lifeline: Option<Lifeline>,
+        credit: Credit,
         grace: Duration,
     ) -> Option<Self> {
+        credit.grant(0);
         let (head, body) = response.into_parts();
         let is_whole = body.is_end_stream();
         match respond.send_response(Response::from_parts(head, ()), is_whole) {
@@ -205,6 +237,8 @@ impl Sending {
                 body,
                 data: Bytes::new(),
                 lifeline,
+                hurry: None,
+                credit,
                 grace,
                 is_whole,
             }),
@@ -225,7 +259,10 @@ impl Sending {
                 return Poll::Ready(self.stream.send_data(Bytes::new(), true));
             };
             match frame.expect("our bodies do not fail").into_data() {
-                Ok(data) => self.data = data,
+                Ok(data) => {
+                    self.credit.grant(data.len());
+                    self.data = data;
+                }
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
                     return Poll::Ready(self.stream.send_trailers(trailers));
@@ -244,9 +281,23 @@ impl Sending {
             }
             let bytes = self.stream.capacity().min(self.data.len());
             let part = self.data.split_to(bytes);
+            if let Some(hurry) = &mut self.hurry {
+                hurry.untaken = None;
+            }
             self.stream.send_data(part, false)?;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Sending {
+    /// Ready once the answer is not waited for any longer.
+    fn poll_given_up(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match (&mut self.lifeline, &mut self.hurry) {
+            (Some(lifeline), _) => lifeline.poll_over(cx, self.grace),
+            (None, Some(hurry)) if !self.data.is_empty() => hurry.poll_over(cx, self.grace),
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -258,10 +309,7 @@ impl Future for Sending {
         let sent = match this.poll_send(cx) {
             Poll::Ready(sent) => sent,
             Poll::Pending => {
-                let Some(lifeline) = &mut this.lifeline else {
-                    return Poll::Pending;
-                };
-                ready!(lifeline.poll_over(cx, this.grace));
+                ready!(this.poll_given_up(cx));
                 Err(Reason::ENHANCE_YOUR_CALM.into())
             }
         };

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     ops::RangeInclusive,
     time::Duration,
 };
@@ -12,6 +13,11 @@ use super::tls::TlsConfig;
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
 /// What one process serves comfortably, and within the usual limit on file descriptors once raised.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// A quarter of all: one address cannot shut out the others, and many clients behind one gateway fit.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_500;
+/// Connections that have not said yet what they want: a restart's storm of clients passes in
+/// milliseconds, so that so many at a time mean silent ones.
+pub const HANDSHAKES_MAX: usize = 512;
 /// Many subscriptions share a connection cheaply; more than this want a second one.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 256;
 /// Room for other calls beside as many subscriptions as a connection may hold, so that the limit on
@@ -54,6 +60,13 @@ pub(super) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 pub(super) const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// Streams that a peer may make us reset before the connection is closed (RUSTSEC-2024-0003).
 pub(super) const ERROR_RESETS_MAX: usize = 1_024;
+/// What a connection takes without a stream: as measured, rounded up.
+pub(super) const CONNECTION_BYTES: usize = 24 * 1024;
+/// How often the broker looks whether memory runs short: what comes in meanwhile at a gigabyte a second is
+/// what lies between the marks of the default budget.
+pub(super) const RELIEF_INTERVAL: Duration = Duration::from_millis(100);
+/// The same once it does.
+pub(super) const RELIEF_INTERVAL_SHORT: Duration = Duration::from_millis(5);
 /// What a peer may send on one stream before it is read: HTTP/2's own default.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What a peer may send on all streams of a connection before it is read.
@@ -73,6 +86,13 @@ pub struct ServerConfig {
     pub insecure_plaintext: bool,
     /// The most open connections; further ones are closed at once.
     pub connections_max: usize,
+    /// The most open connections from one address; of IPv6, from one network of 64 bits.
+    pub connections_per_address_max: usize,
+    /// The most connections that have not said yet what they want; further ones are closed at once. From
+    /// one address half of them.
+    pub handshakes_max: usize,
+    /// How many messages a second one connection may publish, if that is bounded.
+    pub publish_rate_max: Option<NonZeroU32>,
     /// The most subscriptions on one connection.
     pub subscriptions_per_connection_max: usize,
     /// How long a new connection may take to say which protocol it speaks, a TLS handshake included, and
@@ -111,6 +131,9 @@ impl Default for ServerConfig {
             tls: None,
             insecure_plaintext: false,
             connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
+            handshakes_max: HANDSHAKES_MAX,
+            publish_rate_max: None,
             subscriptions_per_connection_max: SUBSCRIPTIONS_PER_CONNECTION_MAX,
             first_bytes_timeout: FIRST_BYTES_TIMEOUT,
             keepalive_interval: KEEPALIVE_INTERVAL,
@@ -126,5 +149,18 @@ impl Default for ServerConfig {
             guesses_max: GUESSES_MAX,
             guess_interval: GUESS_INTERVAL,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stalls_or_is_gone_leaves_within_the_time_promised() {
+        let stalled = STALL_TIMEOUT + STALL_TIMEOUT / STALL_TICKS;
+        assert!(stalled <= Duration::from_secs(11));
+        let half_open = KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT;
+        assert!(half_open <= Duration::from_secs(35));
     }
 }

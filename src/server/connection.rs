@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
+    addresses::Entry,
     config::{self, ServerConfig},
     http2,
     outbox::{Outbox, Outgoing},
@@ -48,15 +49,18 @@ pub(super) struct Context {
 pub(super) fn serve<H>(
     stream: TcpStream,
     context: Arc<Context>,
+    mut entry: Entry,
     held: H,
 ) -> impl Future<Output = ()> + use<H> {
     // A box each, since beginning takes more memory than going on, and a connection lasts for days.
     let opening = Box::pin(open(stream, context));
     async move {
-        if let Some(serving) = opening.await {
+        let opened = opening.await;
+        entry.greeted();
+        if let Some(serving) = opened {
             serving.await;
         }
-        drop(held);
+        drop((entry, held));
     }
 }
 
@@ -120,7 +124,8 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
             (transport, agreed, secured.names)
         }
     };
-    let (stream, outgoing) = Outbox::new(transport);
+    let memory = Arc::clone(context.pubsub.broker.memory());
+    let (stream, outgoing) = Outbox::new(transport, memory);
     let Some((protocol, stream)) = sniff(stream).await? else {
         return Ok(None);
     };

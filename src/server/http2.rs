@@ -23,9 +23,14 @@ use super::{
     call::Call,
     config,
     connection::{BoxFuture, Context},
+    frame_guard::{Credit, FrameGuard},
     outbox::Outgoing,
 };
-use crate::{access::Peer, grpc::ConnectionShare, metrics::Limit};
+use crate::{
+    access::Peer,
+    grpc::{ConnectionShare, PublishRate},
+    metrics::Limit,
+};
 
 /// Greets the peer; returns what serves the connection to its end.
 pub(super) async fn open<S, T>(
@@ -38,11 +43,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncWrite + Unpin + Send + 'static,
 {
+    let credit = Credit::default();
+    let stream = FrameGuard::new(stream, credit.clone());
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
     let subscriptions_max = context.config.subscriptions_per_connection_max;
-    let share = ConnectionShare::new(subscriptions_max, peer);
-    Ok(serve(connection, outgoing, Arc::clone(context), share))
+    let share = ConnectionShare::new(subscriptions_max, peer)
+        .with_publish_rate(context.config.publish_rate_max.map(PublishRate::new));
+    Ok(serve(
+        connection,
+        outgoing,
+        credit,
+        Arc::clone(context),
+        share,
+    ))
 }
 
 /// Not an `async fn`, whose future would have room for the connection twice. What the connection has to
@@ -50,6 +64,7 @@ where
 fn serve<S, T>(
     mut connection: h2::server::Connection<S, Bytes>,
     outgoing: Outgoing<T>,
+    credit: Credit,
     context: Arc<Context>,
     share: ConnectionShare,
 ) -> BoxFuture<()>
@@ -59,7 +74,7 @@ where
 {
     Box::pin(async move {
         {
-            let mut serving = pin!(try_serve(&mut connection, &context, &share));
+            let mut serving = pin!(try_serve(&mut connection, &credit, &context, &share));
             let served = poll_fn(|cx| {
                 let served = serving.as_mut().poll(cx);
                 match outgoing.poll_pass_on(cx) {
@@ -70,6 +85,11 @@ where
             if let Err(error) = served.await {
                 tracing::debug!(%error, "the connection ended with an error");
             }
+        }
+        if credit.is_overdrawn() {
+            context.metrics.reject(Limit::ControlFrames);
+            tracing::warn!("closed a connection that sent too many control frames");
+            outgoing.put(&CALM_DOWN);
         }
         let last_words = poll_fn(|cx| outgoing.poll_pass_on(cx));
         tokio::select! {
@@ -89,6 +109,7 @@ enum Error {
 
 async fn try_serve<S>(
     connection: &mut h2::server::Connection<S, Bytes>,
+    credit: &Credit,
     context: &Arc<Context>,
     share: &ConnectionShare,
 ) -> Result<(), h2::Error>
@@ -115,7 +136,7 @@ where
                 Some(accepted) => {
                     let (request, respond) = accepted?;
                     started += 1;
-                    calls.push(Call::new(request, respond, context, share));
+                    calls.push(Call::new(request, respond, context, share, credit));
                 }
                 None => return Ok(()),
             },
@@ -146,12 +167,19 @@ where
     }
 }
 
+/// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, section 6.8). Any stream may have been served.
+const CALM_DOWN: [u8; 17] = [
+    0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xb,
+];
+
 fn builder(config: &config::ServerConfig) -> h2::server::Builder {
     let subscriptions_max = config.subscriptions_per_connection_max;
     let streams_max = subscriptions_max.saturating_add(config::OTHER_STREAMS_PER_CONNECTION);
     let mut builder = h2::server::Builder::new();
+    // All calls that may be open at once may be taken back at once, before we have seen any of them.
     builder
         .max_concurrent_streams(u32::try_from(streams_max).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(streams_max)
         .max_local_error_reset_streams(Some(config::ERROR_RESETS_MAX))
         .max_header_list_size(config::HEADER_LIST_BYTES_MAX)
         .max_send_buffer_size(config::SEND_BUFFER_BYTES)

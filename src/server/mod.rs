@@ -4,9 +4,11 @@
 //! [`ServerConfig`]. When [`Server::run`] returns, no connection and no stream is left.
 
 mod accept;
+mod addresses;
 mod call;
 mod config;
 mod connection;
+mod frame_guard;
 mod http2;
 mod outbox;
 mod patience;
@@ -16,10 +18,10 @@ mod tls;
 mod transport;
 mod workers;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{net::TcpListener, runtime::Handle, sync::Notify};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -283,8 +285,18 @@ async fn keep_time(broker: &Broker, context: &Context) {
     };
     let mut stall = every(context.config.stall_timeout / STALL_TICKS);
     let mut age = every(context.config.topic_idle_timeout);
+    let mut relief = pin!(tokio::time::sleep(RELIEF_INTERVAL));
     loop {
         tokio::select! {
+            () = &mut relief => {
+                relieve(broker, context);
+                let interval = if broker.is_short_of_memory() {
+                    RELIEF_INTERVAL_SHORT
+                } else {
+                    RELIEF_INTERVAL
+                };
+                relief.as_mut().reset(Instant::now() + interval);
+            }
             _ = stall.tick() => {
                 let ended = broker.tick(STALL_TICKS);
                 if ended > 0 {
@@ -294,5 +306,17 @@ async fn keep_time(broker: &Broker, context: &Context) {
             }
             _ = age.tick() => broker.age_topics(),
         }
+    }
+}
+
+/// Ends the largest mailboxes where memory is critical.
+fn relieve(broker: &Broker, context: &Context) {
+    let shed = broker.relieve();
+    if shed > 0 {
+        context.metrics.reject_many(Limit::Shed, shed as u64);
+        tracing::warn!(
+            subscriptions = shed,
+            "ended the largest mailboxes: memory is short"
+        );
     }
 }

@@ -18,6 +18,8 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::broker::{Held, Memory};
+
 /// As much as a socket's send buffer commonly takes at once.
 const GATHERED_BYTES_MAX: usize = 128 * 1024;
 
@@ -43,15 +45,20 @@ struct State<S> {
     is_passed_on: bool,
     /// Whether the stream may hold some of what was written to it.
     is_unflushed: bool,
+    memory: Arc<Memory>,
+    /// While a write waits, what is gathered counts.
+    held: Option<Held>,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
-    pub(super) fn new(stream: S) -> (Self, Outgoing<S>) {
+    pub(super) fn new(stream: S, memory: Arc<Memory>) -> (Self, Outgoing<S>) {
         let state = Arc::new(Mutex::new(State {
             stream,
             gathered: BytesMut::new(),
             is_passed_on: false,
             is_unflushed: false,
+            memory,
+            held: None,
         }));
         (Self(Arc::clone(&state)), Outgoing(state))
     }
@@ -61,6 +68,14 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
     /// From now on, what was flushed is written by [`poll_pass_on`](Self::poll_pass_on).
     pub(super) fn take_over(&self) {
         self.0.lock().is_passed_on = true;
+    }
+
+    /// Adds last words to what was gathered, if there is room: then what is there ends with a whole frame.
+    pub(super) fn put(&self, words: &[u8]) {
+        let mut state = self.0.lock();
+        if state.gathered.len() + words.len() <= GATHERED_BYTES_MAX {
+            state.gathered.extend_from_slice(words);
+        }
     }
 
     /// Writes what was gathered. Ready once nothing is left.
@@ -87,6 +102,11 @@ impl<S: AsyncWrite + Unpin> State<S> {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
             if written.is_pending() {
                 self.shrink();
+                let memory = &self.memory;
+                self.held
+                    .get_or_insert_with(|| memory.hold(GATHERED_BYTES_MAX));
+            } else {
+                self.held = None;
             }
             match std::task::ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -185,10 +205,14 @@ mod tests {
 
     use super::*;
 
+    fn memory() -> Arc<Memory> {
+        Arc::new(Memory::new(1 << 30))
+    }
+
     #[tokio::test]
     async fn writes_are_gathered_up_to_a_bound_and_leave_in_order() {
         let (mut peer, stream) = tokio::io::duplex(GATHERED_BYTES_MAX);
-        let (mut stream, _) = Outbox::new(stream);
+        let (mut stream, _) = Outbox::new(stream, memory());
         let parts: Vec<u8> = (0..=255).cycle().take(3 * GATHERED_BYTES_MAX).collect();
         let reading = async {
             let mut read = vec![0; parts.len()];
@@ -214,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_flushed_waits_for_whoever_passes_it_on() {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let (mut stream, outgoing) = Outbox::new(stream);
+        let (mut stream, outgoing) = Outbox::new(stream, memory());
         outgoing.take_over();
         stream.write_all(b"first ").await.unwrap();
         stream.flush().await.unwrap();
@@ -232,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_passed_on_does_not_stay_in_what_lies_below() {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let (mut stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream));
+        let (mut stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream), memory());
         outgoing.take_over();
         stream.write_all(b"all").await.unwrap();
         std::future::poll_fn(|cx| outgoing.poll_pass_on(cx))

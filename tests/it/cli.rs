@@ -511,6 +511,34 @@ fn plaintext_in_the_open_is_refused_with_both_ways_out() {
     check_refused(&half, 2, "error: the following required arguments");
 }
 
+/// Each failed accept is followed by a pause: the log counts them in ten seconds, in which a busy loop
+/// would make millions.
+#[test]
+fn without_file_descriptors_the_broker_waits_calmly_and_goes_on_when_there_are_some() {
+    let mut limited = Command::new("sh");
+    let serve = "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0 --log-format json";
+    limited.args(["-c", serve, env!("CARGO_BIN_EXE_broker")]);
+    let mut served = Running::spawn(limited);
+    let field = |line: String, name: &str| {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["fields"][name].clone()
+    };
+    let address = field(served.log_line("\"serving\""), "address");
+    let address = address.as_str().unwrap();
+    // Silent ones are closed after five seconds, and leave room for a third of these each time.
+    let sockets: Vec<_> = (0..120)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    assert_eq!(field(served.log_line("cannot accept"), "count"), 1);
+    let failures = field(served.log_line("cannot accept"), "count")
+        .as_u64()
+        .unwrap();
+    assert!(failures <= 110, "{failures} in ten seconds");
+    drop(sockets);
+    let health = ["health", "-s", &format!("http://{address}")];
+    while !run(&health).status.success() {}
+}
+
 /// A folder with an auth file, and with a file that holds the token of its one user.
 fn guarded(rules: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();

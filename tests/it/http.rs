@@ -91,6 +91,7 @@ async fn the_metrics_are_all_there_and_add_up() {
         ("fanfare_missed_messages_total{reason=\"disconnect\"}", 0),
         ("fanfare_missed_messages_total{reason=\"stalled\"}", 0),
         ("fanfare_missed_messages_total{reason=\"departed\"}", 0),
+        ("fanfare_missed_messages_total{reason=\"shed\"}", 0),
         ("fanfare_rejected_total{limit=\"payload_bytes\"}", 1),
         ("fanfare_connections", 2),
         ("fanfare_connections_accepted_total", 2),
@@ -102,8 +103,11 @@ async fn the_metrics_are_all_there_and_add_up() {
         assert!(metrics.contains(&format!("\n{name} ")), "{name}");
         assert_eq!(value_of(&metrics, name), value, "{name}");
     }
+    // Two connections, a subscription, and perhaps a topic.
+    let memory = value_of(&metrics, "fanfare_memory_bytes");
+    assert!((2 * 24 + 2..60).contains(&(memory / 1_024)), "{memory}");
     let types = metrics.lines().filter(|line| line.starts_with("# TYPE "));
-    assert_eq!(types.count(), 20, "a new metric belongs in this test");
+    assert_eq!(types.count(), 21, "a new metric belongs in this test");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
     reason = "a test that cannot go on should say where, and fail"
 )]
 
+mod abuse;
+mod attack;
 mod auth;
 mod cli;
 mod client;
@@ -13,6 +15,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod overflow;
+mod overload;
 mod pki;
 mod publish_stream;
 mod publisher;

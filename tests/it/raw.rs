@@ -53,10 +53,18 @@ impl Raw {
     pub(crate) async fn connect_with_window(address: SocketAddr, window: u32) -> Self {
         let socket = within(TcpStream::connect(address)).await.unwrap();
         socket.set_nodelay(true).unwrap();
+        Self::connect_on(socket, address, window).await
+    }
+
+    /// The same on a stream that is there already.
+    pub(crate) async fn connect_on<S>(stream: S, address: SocketAddr, window: u32) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let handshake = h2::client::Builder::new()
             .initial_window_size(window)
             .initial_connection_window_size(OPEN)
-            .handshake(socket);
+            .handshake(stream);
         let (requests, connection) = within(handshake).await.unwrap();
         let (commands, received) = mpsc::channel(1);
         Self {
@@ -144,10 +152,13 @@ impl Raw {
     }
 }
 
-async fn drive(
-    mut connection: Connection<TcpStream, Bytes>,
+async fn drive<S>(
+    mut connection: Connection<S, Bytes>,
     mut commands: mpsc::Receiver<Command>,
-) -> Result<(), h2::Error> {
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         tokio::select! {
             ended = &mut connection => return ended,

@@ -20,8 +20,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::{
     pki::{Authority, EXPIRED, Files, Issued, VALID, over},
-    raw::{PREFACE, http1, http1_on, read_to_close, socket},
-    support::{Running, value_of, within},
+    raw::{OPEN, PREFACE, Raw, http1, http1_on, read_to_close, socket},
+    support::{Running, filter as raw_filter, value_of, within},
 };
 
 const GET_HEALTH: &str = "GET /health HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
@@ -486,22 +486,59 @@ async fn a_handshake_that_stalls_is_closed_in_time_and_takes_a_place_until_then(
 }
 
 #[tokio::test]
+async fn a_peer_that_takes_nothing_is_let_go_and_a_slow_one_gets_all() {
+    let authority = Authority::new("slow");
+    let files = Files::new(&authority);
+    let config = ServerConfig {
+        keepalive_interval: Duration::from_millis(500),
+        keepalive_timeout: Duration::from_millis(500),
+        stall_timeout: Duration::from_millis(500),
+        ..over(files.server())
+    };
+    let broker = Running::start_with(config, Limits::default()).await;
+    let version = &rustls::version::TLS13;
+    let connect = async || {
+        let stream = handshake(broker.address, &authority, &["h2"], version).await;
+        Raw::connect_on(stream.unwrap(), broker.address, OPEN).await
+    };
+    let (mut frozen, mut reading) = (connect().await, connect().await);
+    let kept = frozen.subscribe(raw_filter("t")).await;
+    let mut read = reading.subscribe(raw_filter("t")).await;
+    frozen.freeze().await;
+    let large = vec![b'x'; 1_000_000];
+    for sequence in 1..=20 {
+        broker.publish("t", large.clone());
+        let response = read.next().await;
+        assert_eq!((response.sequence, response.missed), (sequence, 0));
+    }
+    broker.until(|snapshot| snapshot.subscriptions == 1).await;
+    until_metric(&broker, &authority, "fanfare_connections", 2).await;
+    broker.publish("t", "last");
+    assert_eq!(read.next().await.payload, "last");
+    drop(kept);
+}
+
+#[tokio::test]
 async fn a_plaintext_client_is_closed_and_told_by_an_alert() {
     let authority = Authority::new("not plain");
     let files = Files::new(&authority);
     let broker = Running::start_with(over(files.server()), Limits::default()).await;
+    let much = [b'x'; 32 * 1024];
     for said in [
         GET_HEALTH.as_bytes(),
         PREFACE,
         b"\x16\x03\x01\xff\xffgarbage",
+        &much,
     ] {
-        let plain = socket(broker.address, said).await;
-        let answer = read_to_close(plain).await;
+        let mut plain = socket(broker.address, said).await;
+        let mut answer = Vec::new();
+        // In order: what was not read would reset the connection, and the reason could be lost.
+        within(plain.read_to_end(&mut answer)).await.unwrap();
         // A fatal alert: type 21, two bytes of version and two of length, level 2.
         assert_eq!((answer[0], answer[5]), (21, 2), "{answer:?}");
     }
     let failures = "fanfare_tls_handshake_failures_total";
-    until_metric(&broker, &authority, failures, 3).await;
+    until_metric(&broker, &authority, failures, 4).await;
     let plain = within(Client::connect(&broker.address.to_string())).await;
     let error = plain.unwrap_err();
     assert!(matches!(error, ConnectError::Broken { .. }), "{error:?}");

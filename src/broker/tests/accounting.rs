@@ -23,6 +23,7 @@ enum Step {
     Read(usize, usize),
     Leave(usize),
     Tick,
+    Shed,
     Age,
     Settle,
     Drain,
@@ -82,6 +83,7 @@ fn steps(
         14 => (any::<usize>(), 1usize..5).prop_map(|(who, messages)| Step::Read(who, messages)),
         4 => any::<usize>().prop_map(Step::Leave),
         4 => Just(Step::Tick),
+        2 => Just(Step::Shed),
         3 => Just(Step::Age),
         2 => Just(Step::Settle),
     ];
@@ -112,6 +114,7 @@ fn take_step(world: &mut World, step: Step) {
             }
         }
         Step::Tick => world.tick(),
+        Step::Shed => world.shed(),
         Step::Age => world.broker.age_topics(),
         Step::Settle => world.settle(),
         Step::Drain => world.drain(),

@@ -203,3 +203,65 @@ fn a_refused_subscription_leaves_idle_topics_alone() {
     drop(one);
     assert_eq!(subscribe(&broker, "mine").start().unwrap().epoch, epoch);
 }
+
+#[test]
+fn the_largest_mailboxes_are_shed_until_memory_is_no_longer_critical() {
+    let limits = Limits {
+        memory_budget: 2 << 20,
+        ..Limits::default()
+    };
+    let broker = broker_with(limits);
+    let mut readers: Vec<_> = ["a", "b", "c"]
+        .map(|topic| subscribe(&broker, topic))
+        .into();
+    let payload = "x".repeat(50_000);
+    let fill = |topic, messages| {
+        for _ in 0..messages {
+            assert_eq!(publish(&broker, topic, &payload).delivered, 1);
+        }
+    };
+    fill("a", 20);
+    fill("b", 10);
+    assert_eq!(broker.relieve(), 0);
+    fill("a", 10);
+    assert!(broker.snapshot().memory_bytes >= (2 << 20) / 100 * 95);
+    assert_eq!(broker.relieve(), 1);
+    let ended = Ended {
+        reason: EndReason::Shed,
+        missed: 30,
+    };
+    assert_eq!(take(&mut readers[0]).unwrap_err(), ended);
+    assert_eq!(take(&mut readers[1]).unwrap().1.len(), 10);
+    assert!(take(&mut readers[2]).unwrap().1.is_empty());
+    let snapshot = broker.snapshot();
+    assert!(snapshot.ledger.balances());
+    assert_eq!(snapshot.ledger.missed[MissReason::Shed as usize], 30);
+    drop(readers);
+    assert_eq!(broker.snapshot().memory_bytes, 0);
+    subscribe(&broker, "a");
+}
+
+#[test]
+fn when_memory_is_full_messages_find_no_room_and_the_loss_is_told_later() {
+    let limits = Limits {
+        memory_budget: 2 << 20,
+        ..Limits::default()
+    };
+    let broker = broker_with(limits);
+    let hog = subscribe(&broker, "h");
+    let mut quick = subscribe(&broker, "t");
+    let payload = "x".repeat(50_000);
+    while publish(&broker, "h", &payload).delivered == 1 {}
+    // The last small rest of the room, too.
+    while publish(&broker, "h", "x").delivered == 1 {}
+    assert!(broker.subscribe(options("t")).is_err());
+    let wakes = Arc::new(Wakes::default());
+    let waker = Arc::clone(&wakes).into();
+    assert_eq!(publish(&broker, "t", "1").dropped, 1);
+    assert!(poll_take(&mut quick, ALL, &waker).is_pending());
+    drop(hog);
+    broker.tick(10);
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(take(&mut quick).unwrap().0, 1);
+    assert_eq!(publish(&broker, "t", "2").delivered, 1);
+}

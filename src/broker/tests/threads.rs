@@ -389,3 +389,29 @@ fn nothing_deadlocks_while_topics_come_and_go() {
     broker.age_topics();
     assert_eq!(broker.snapshot().topics, 0);
 }
+
+#[test]
+fn a_full_group_keeps_its_turns_while_topics_publish_at_once() {
+    let broker = broker();
+    let _members: Vec<_> = (0..60)
+        .map(|_| {
+            let wish = SubscribeOptions {
+                mailbox_capacity: Some(1),
+                ..in_group(">", "g")
+            };
+            broker.subscribe(wish).unwrap()
+        })
+        .collect();
+    let mut crew = Crew::new();
+    for publisher in 0..4 {
+        let broker = broker.clone();
+        crew.spawn(move || {
+            for _ in 0..4_000 {
+                let receipt = publish(&broker, &format!("t.{publisher}"), "m");
+                assert_eq!(receipt.matched, 1);
+            }
+        });
+    }
+    crew.join();
+    assert!(broker.snapshot().ledger.balances());
+}

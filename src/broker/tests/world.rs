@@ -272,6 +272,35 @@ impl World {
         }
     }
 
+    /// Ends the largest of the mailboxes.
+    pub(super) fn shed(&mut self) {
+        let held = |account: &Account| (account.subscriber.held_bytes(), account.subscriber.id);
+        let live = self.accounts.iter().filter(|a| a.end().is_none());
+        let largest = live
+            .map(held)
+            .filter(|(bytes, _)| *bytes > 0)
+            .max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id)));
+        let calls = std::cell::Cell::new(0);
+        let one = |_: &Memory| calls.replace(calls.get() + 1) > 0;
+        let before = self.broker.snapshot().ledger;
+        assert_eq!(
+            self.broker.shared.shed(1, one),
+            usize::from(largest.is_some()),
+        );
+        let after = self.broker.snapshot().ledger;
+        let shed = MissReason::Shed as usize;
+        assert_eq!(
+            after.missed[shed] - before.missed[shed],
+            before.buffered - after.buffered
+        );
+        for account in &mut self.accounts {
+            if account.end() == Some(EndReason::Shed) && account.in_registry {
+                assert_eq!(largest.map(|(_, id)| id), Some(account.subscriber.id));
+                account.in_registry = false;
+            }
+        }
+    }
+
     pub(super) fn drain(&mut self) {
         self.broker.drain();
         self.draining = true;

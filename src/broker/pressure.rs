@@ -1,0 +1,86 @@
+//! What the broker does when memory runs short: it lets nobody in, and then lets go of those who hold
+//! most.
+//!
+//! A mailbox that is shed is ended like one that stalled: its messages count as missed, and its subscriber
+//! is told why. What was shared with others is freed with the last of them, so mailboxes go one after the
+//! other, the largest first, until the account is below the mark. Nothing has to be set back afterwards:
+//! each decision looks at the account as it is.
+
+use std::cmp::Reverse;
+
+use super::{Broker, Memory, Shared, SubscribeError};
+
+/// What a subscription takes without a message, at the broker and in its connection: as measured, rounded
+/// up.
+pub(super) const SUBSCRIPTION_BYTES: usize = 2 * 1024;
+/// What a topic takes: as measured.
+const TOPIC_BYTES: usize = 700;
+/// Whoever has nothing waiting is not at fault. Whoever has little may have much more in HTTP/2's hands,
+/// which are full if anything waits; so it goes, after those who have more.
+const SHED_BYTES_MIN: usize = 1;
+
+impl Broker {
+    /// Ends the largest mailboxes if memory is critical, until it no longer is. Returns how many. Costs
+    /// nothing otherwise: call it often.
+    pub fn relieve(&self) -> usize {
+        let shared = &*self.shared;
+        if !shared.budget.memory().is_critical() {
+            return 0;
+        }
+        shared.shed(SHED_BYTES_MIN, |memory| !memory.is_critical())
+    }
+
+    /// Whether memory runs short: more than [`REFUSE_PERCENT`](super::REFUSE_PERCENT) of it is in use.
+    #[must_use]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory().is_scarce()
+    }
+
+    /// The account of the process's memory, for those who take some beside the broker.
+    pub(crate) fn memory(&self) -> &std::sync::Arc<Memory> {
+        self.shared.budget.memory()
+    }
+}
+
+impl Shared {
+    /// Ends mailboxes of so many bytes or more, the largest first, until it is enough.
+    pub(super) fn shed(&self, bytes_min: usize, is_enough: impl Fn(&Memory) -> bool) -> usize {
+        let mut largest: Vec<_> = {
+            let registry = self.registry.read();
+            let held = registry.subscribers().map(|s| (s.held_bytes(), s.clone()));
+            held.filter(|(bytes, _)| *bytes >= bytes_min).collect()
+        };
+        largest.sort_by_key(|(bytes, subscriber)| (Reverse(*bytes), subscriber.id));
+        let mut shed = 0;
+        for (_, subscriber) in largest {
+            if is_enough(self.budget.memory()) {
+                break;
+            }
+            if subscriber.shed() {
+                shed += 1;
+                self.unsubscribe(subscriber.id);
+            }
+        }
+        shed
+    }
+
+    /// Whether memory allows one more subscription.
+    pub(super) fn admits_by_memory(&self) -> Result<(), SubscribeError> {
+        let memory = self.budget.memory();
+        if memory.is_scarce() {
+            return Err(SubscribeError::MemoryScarce {
+                used: memory.used(),
+                budget: memory.budget(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Counts what topics take, which is bounded and changes slowly.
+    pub(super) fn weigh_topics(&self) {
+        let bytes = self.topics.len() * TOPIC_BYTES;
+        let mut held = self.topics_held.lock();
+        held.get_or_insert_with(|| self.budget.memory().hold(0))
+            .set(bytes);
+    }
+}

@@ -1,0 +1,264 @@
+//! Cuts off a peer that floods its connection with frames that ask for nothing.
+//!
+//! A PING must be answered and a SETTINGS acknowledged, a PRIORITY and an empty DATA read: each costs the
+//! broker more than its sender, and HTTP/2 knows no flow control for them. `h2` bounds the memory that
+//! they take and not the work. So this watches the frames' headers as they pass, 9 bytes each, and lets a
+//! connection have [`CONTROL_FRAMES_PER_SECOND`] of such frames, beside those that it is owed: a peer
+//! that is sent much has windows to open and round trips to measure, and gets [`credit`](Credit::grant).
+//! Invariant: no byte is changed, and none is kept.
+//!
+//! Knows no meaning of a frame beyond its header: whatever is malformed, `h2` finds.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use super::sniff::PREFACE;
+
+/// Control frames that a connection may send for ever. The busiest clients known send a PING for each
+/// round trip in which they were sent something, which is what credit is for.
+pub(super) const CONTROL_FRAMES_PER_SECOND: u64 = 1_000;
+/// Control frames that a connection may send at once, or be owed: enough to take back all calls that may be
+/// open on it, and to open a window for each of its subscriptions, several times over. And few enough for
+/// the work they make to be over in a fraction of a millisecond.
+pub(super) const CONTROL_FRAMES_BURST: u64 = 2_000;
+const FRAME_MICROS: u64 = 1_000_000 / CONTROL_FRAMES_PER_SECOND;
+/// Frames that a peer is owed for each part of an answer: it opens two windows, and measures.
+const FRAMES_PER_PART: u64 = 4;
+/// Beside those, one for so many bytes: windows are opened for much less than a frame at times.
+const BYTES_PER_FRAME: usize = 256;
+
+const HEADER_BYTES: usize = 9;
+/// DATA of fewer bytes than gRPC's own prefix moves nothing on.
+const DATA_BYTES_MIN: usize = 5;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+
+/// What a connection's peer is owed, and whether it has taken too much.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Credit(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    granted: AtomicU64,
+    is_overdrawn: AtomicBool,
+}
+
+impl Credit {
+    /// The peer is sent a part of an answer.
+    pub(super) fn grant(&self, bytes: usize) {
+        let frames = FRAMES_PER_PART + (bytes / BYTES_PER_FRAME) as u64;
+        self.0.granted.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was cut off for its frames.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.0.is_overdrawn.load(Ordering::Relaxed)
+    }
+}
+
+/// Reading fails once too many control frames have come.
+#[derive(Debug)]
+pub(super) struct FrameGuard<S> {
+    stream: S,
+    credit: Credit,
+    header: [u8; HEADER_BYTES],
+    /// How much of the next frame's header has come.
+    header_bytes: usize,
+    /// How much of a frame's payload is to come.
+    payload_bytes: usize,
+    /// Control frames that may still come.
+    left: u64,
+    filled_at: Instant,
+}
+
+impl<S> FrameGuard<S> {
+    /// Watches a stream that begins with HTTP/2's preface, which is no frame.
+    pub(super) fn new(stream: S, credit: Credit) -> Self {
+        Self {
+            stream,
+            credit,
+            header: [0; HEADER_BYTES],
+            header_bytes: 0,
+            payload_bytes: PREFACE.len(),
+            left: CONTROL_FRAMES_BURST,
+            filled_at: Instant::now(),
+        }
+    }
+
+    /// Counts the control frames that begin in what has come.
+    fn count(&mut self, mut data: &[u8]) -> u64 {
+        let mut count = 0;
+        loop {
+            let skipped = self.payload_bytes.min(data.len());
+            self.payload_bytes -= skipped;
+            data = &data[skipped..];
+            let wanted = (HEADER_BYTES - self.header_bytes).min(data.len());
+            let (more, rest) = data.split_at(wanted);
+            self.header[self.header_bytes..][..wanted].copy_from_slice(more);
+            self.header_bytes += wanted;
+            data = rest;
+            if self.header_bytes < HEADER_BYTES {
+                return count;
+            }
+            let [a, b, c, kind, flags, ..] = self.header;
+            self.payload_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
+            self.header_bytes = 0;
+            count += u64::from(is_control(kind, flags, self.payload_bytes));
+        }
+    }
+
+    /// Takes so many frames from what the peer may send; false if it may not.
+    fn take(&mut self, frames: u64) -> bool {
+        if frames <= self.left {
+            self.left -= frames;
+            return true;
+        }
+        let granted = self.credit.0.granted.swap(0, Ordering::Relaxed);
+        let elapsed = self.filled_at.elapsed().as_micros() as u64;
+        let earned = elapsed / FRAME_MICROS;
+        self.filled_at += Duration::from_micros(earned * FRAME_MICROS);
+        self.left = (self.left + earned + granted).min(CONTROL_FRAMES_BURST);
+        let suffices = frames <= self.left;
+        self.left = self.left.saturating_sub(frames);
+        suffices
+    }
+}
+
+/// Whether a frame asks for nothing that flow control or the number of streams would bound.
+fn is_control(kind: u8, flags: u8, payload_bytes: usize) -> bool {
+    match kind {
+        DATA => payload_bytes < DATA_BYTES_MIN && flags & END_STREAM == 0,
+        // `h2` bounds those of one request, and requests are bounded by the streams that are open.
+        HEADERS | CONTINUATION => payload_bytes == 0,
+        _ => true,
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        let frames = this.count(&buffer.filled()[before..]);
+        if frames > 0 && !this.take(frames) {
+            this.credit.0.is_overdrawn.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::Error::other("too many control frames")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload_bytes: u8) -> Vec<u8> {
+        let mut frame = vec![0, 0, payload_bytes, kind, flags, 0, 0, 0, 1];
+        frame.resize(HEADER_BYTES + usize::from(payload_bytes), 0xff);
+        frame
+    }
+
+    const PING: u8 = 6;
+
+    #[track_caller]
+    fn check(frames: &[Vec<u8>], expected: u64) {
+        let bytes = [PREFACE, &frames.concat()].concat();
+        for size in 1..=bytes.len() {
+            let mut guard = FrameGuard::new((), Credit::default());
+            let count: u64 = bytes.chunks(size).map(|part| guard.count(part)).sum();
+            assert_eq!(count, expected, "in parts of {size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn control_frames_are_counted_however_the_bytes_come() {
+        let request = [frame(HEADERS, 4, 30), frame(DATA, END_STREAM, 20)];
+        check(&request, 0);
+        check(&[frame(DATA, END_STREAM, 0), frame(DATA, 0, 5)], 0);
+        check(&[frame(DATA, 0, 0), frame(DATA, 0, 4)], 2);
+        check(&[frame(HEADERS, 4, 0), frame(CONTINUATION, 0, 0)], 2);
+        let kinds = [2, 3, 4, 5, PING, 7, 8, 10, 200];
+        let all: Vec<_> = kinds.into_iter().map(|kind| frame(kind, 0, 8)).collect();
+        check(&all, 9);
+        check(&[&all[..], &request, &all].concat(), 18);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_and_then_so_many_frames_a_second() {
+        let mut guard = FrameGuard::new((), Credit::default());
+        assert!(guard.take(CONTROL_FRAMES_BURST));
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert!(guard.take(CONTROL_FRAMES_PER_SECOND / 2));
+        assert!(!guard.take(1));
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert!(
+            !guard.take(CONTROL_FRAMES_BURST + 1),
+            "silence is saved up within bounds"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_sent_much_may_say_more() {
+        let credit = Credit::default();
+        let mut guard = FrameGuard::new((), credit.clone());
+        assert!(guard.take(CONTROL_FRAMES_BURST));
+        credit.grant(0);
+        assert!(guard.take(FRAMES_PER_PART));
+        credit.grant(1 << 24);
+        assert!(
+            guard.take(CONTROL_FRAMES_BURST),
+            "and no more than that at once"
+        );
+        assert!(!guard.take(1));
+    }
+}
