@@ -134,7 +134,7 @@ async fn what_is_no_message_is_refused_on_both_ways() {
         (
             &[0, 0xff, 0, 0, 0, 1],
             Code::ResourceExhausted,
-            Code::OutOfRange,
+            Code::ResourceExhausted,
         ),
     ];
     let mut raw = Raw::connect(broker.address).await;
