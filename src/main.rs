@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Some(Command::Sub(args)) => cli::subscribe(args),
         Some(Command::Health(args)) => cli::health(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Token(args)) => cli::token(&args),
+        Some(Command::Check(args)) => cli::check(*args),
     };
     done.unwrap_or_else(|error| {
         cli::complain(&error);

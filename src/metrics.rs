@@ -54,10 +54,13 @@ pub(crate) enum Limit {
     Keepalive,
     Idle,
     Drain,
+    Unauthenticated,
+    PermissionDenied,
+    Guesses,
 }
 
 impl Limit {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 26] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshakes,
@@ -81,6 +84,9 @@ impl Limit {
         Self::Keepalive,
         Self::Idle,
         Self::Drain,
+        Self::Unauthenticated,
+        Self::PermissionDenied,
+        Self::Guesses,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -108,6 +114,9 @@ impl Limit {
             Self::Keepalive => "keepalive",
             Self::Idle => "idle",
             Self::Drain => "drain",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
+            Self::Guesses => "guesses",
         }
     }
 }

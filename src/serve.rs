@@ -4,6 +4,7 @@ use std::{num::NonZero, process::ExitCode, thread, time::SystemTime};
 
 use anyhow::Context;
 use fanfare::{
+    auth::AuthFile,
     broker::Broker,
     server::{Reload, Server},
 };
@@ -74,7 +75,11 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let hangups = serves_tls.then(Hangups::listen).transpose();
     let hangups = hangups.context("cannot listen for SIGHUP")?;
     let server = Server::bind(config.server, broker).await?;
-    let server = server.with_workers(workers);
+    let mut server = server.with_workers(workers);
+    if let Some(path) = config.auth_file {
+        let (file, policy) = AuthFile::open(path)?;
+        server = server.with_auth(file, policy);
+    }
     let address = server.local_addr().context("cannot tell the address")?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), tls = serves_tls, "serving");
 

@@ -122,6 +122,9 @@ fn the_domain_knows_no_grpc_http_command_line_clock_or_task() {
     check_absent("src/broker", &words);
     check_absent("src/topic.rs", &words);
     check_absent("src/message.rs", &words);
+    check_absent("src/auth", &words);
+    check_absent("src/auth", &["crate::broker", "crate::access"]);
+    check_absent("src/broker", &["crate::auth", "crate::access"]);
     check_absent("src/topic.rs", &["crate::broker"]);
     check_absent("src/message.rs", &["crate::broker"]);
 }
@@ -153,6 +156,24 @@ fn the_client_knows_no_broker() {
             "crate::metrics",
         ],
     );
+}
+
+#[test]
+fn access_knows_headers_and_no_adapter() {
+    let words = [
+        "tonic",
+        "prost",
+        "hyper",
+        "axum",
+        "clap",
+        "crate::broker",
+        "crate::wire",
+        "crate::grpc",
+        "crate::http",
+        "crate::server",
+        "crate::client",
+    ];
+    check_absent("src/access", &words);
 }
 
 #[test]

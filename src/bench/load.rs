@@ -10,13 +10,14 @@ use std::{
 };
 
 use anyhow::Context;
+use fanfare::client::Authorized;
 use fanfare::wire::pb::{
     SubscribeRequest, SubscribeResponse, pub_sub_service_client::PubSubServiceClient,
 };
 use hdrhistogram::Histogram;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{
     pacer::Pacer,
@@ -162,7 +163,7 @@ impl Load {
 
     pub(super) async fn subscribe(
         &self,
-        channel: Channel,
+        channel: Authorized,
         index: usize,
     ) -> anyhow::Result<Streaming<SubscribeResponse>> {
         let request = SubscribeRequest {
@@ -211,7 +212,7 @@ impl Load {
     /// Publishes until told to stop; returns how many deliveries that should lead to.
     pub(super) async fn publish(
         self: Arc<Self>,
-        channel: Channel,
+        channel: Authorized,
         index: usize,
         size: usize,
         pacer: Option<Arc<Pacer>>,

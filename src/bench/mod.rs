@@ -15,10 +15,10 @@ mod tally;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use fanfare::client::{Client, TlsConnector};
+use fanfare::client::{Authorized, BearerToken, Client, TlsConnector};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use self::{
     load::{Load, Received},
@@ -26,7 +26,10 @@ use self::{
     process::Usage,
     report::Report,
 };
-use crate::config::{BenchArgs, ConnectArgs};
+use crate::{
+    cli::bearer_token,
+    config::{BenchArgs, ConnectArgs},
+};
 
 /// How long the last messages may take to arrive once nothing more is published.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -51,6 +54,7 @@ struct Target {
     endpoint: Endpoint,
     /// For an `https` URL.
     tls: Option<TlsConnector>,
+    token: Option<BearerToken>,
 }
 
 impl Target {
@@ -70,15 +74,17 @@ impl Target {
             server: args.server.clone(),
             endpoint,
             tls,
+            token: bearer_token(args)?,
         })
     }
 
-    async fn connect(&self) -> anyhow::Result<Channel> {
+    async fn connect(&self) -> anyhow::Result<Authorized> {
         let connected = match &self.tls {
             Some(tls) => self.endpoint.connect_with_connector(tls.clone()).await,
             None => self.endpoint.connect().await,
         };
-        connected.with_context(|| format!("no broker answers at {}", self.server))
+        let authorized = connected.map(|channel| Authorized::new(channel, self.token.clone()));
+        authorized.with_context(|| format!("no broker answers at {}", self.server))
     }
 }
 

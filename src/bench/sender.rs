@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bytes::Bytes;
+use fanfare::client::Authorized;
 use fanfare::wire::pb::{
     PublishRequest, PublishStreamRequest, pub_sub_service_client::PubSubServiceClient,
 };
@@ -10,14 +11,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 /// Messages between the publisher and its stream.
 const STREAM_BUFFER: usize = 1_024;
 
 pub(super) enum Sender {
     Unary {
-        client: PubSubServiceClient<Channel>,
+        client: PubSubServiceClient<Authorized>,
         calls: JoinSet<Result<(), tonic::Status>>,
         in_flight: usize,
     },
@@ -28,7 +28,7 @@ pub(super) enum Sender {
 }
 
 impl Sender {
-    pub(super) fn open_stream(client: PubSubServiceClient<Channel>) -> Self {
+    pub(super) fn open_stream(client: PubSubServiceClient<Authorized>) -> Self {
         let (messages, receiver) = mpsc::channel(STREAM_BUFFER);
         Self::Stream {
             messages,
@@ -96,7 +96,7 @@ async fn join(calls: &mut JoinSet<Result<(), tonic::Status>>) -> anyhow::Result<
 }
 
 async fn read_answers(
-    mut client: PubSubServiceClient<Channel>,
+    mut client: PubSubServiceClient<Authorized>,
     messages: mpsc::Receiver<PublishStreamRequest>,
 ) -> anyhow::Result<()> {
     let answers = client.publish_stream(ReceiverStream::new(messages)).await;

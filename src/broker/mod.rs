@@ -40,6 +40,7 @@ pub(crate) use self::{
     memory::{Held, Memory},
     publish::Run,
     queue::Taken,
+    subscription::Ender,
 };
 use self::{
     budget::Budget,

@@ -196,6 +196,33 @@ impl Subscription {
         let first = !std::mem::replace(&mut self.is_watched, true);
         first.then(|| EndWatch(Arc::clone(&self.subscriber)))
     }
+
+    /// The way to end the subscription while another reads it.
+    pub(crate) fn ender(&self) -> Ender {
+        Ender {
+            shared: Arc::clone(&self.shared),
+            id: self.subscriber.id,
+        }
+    }
+}
+
+/// Ends a subscription from outside: it is over as if its reader had unsubscribed, and what its mailbox
+/// held is missed.
+pub(crate) struct Ender {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Ender {
+    pub(crate) fn end(&self) {
+        self.shared.unsubscribe(self.id);
+    }
+}
+
+impl std::fmt::Debug for Ender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Ender").field(&self.id).finish()
+    }
 }
 
 impl Drop for Subscription {

@@ -3,9 +3,11 @@
 //! Payloads and what scripts read go to stdout, everything else to stderr. Whoever closes stdout has
 //! seen enough: that is no failure.
 
+mod check;
 mod json;
 mod publish;
 mod subscribe;
+mod token;
 
 use std::{
     future::Future,
@@ -14,10 +16,11 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use fanfare::client::{Client, ConnectError, Health};
+use fanfare::client::{Client, ClientOptions, ConnectError, Health};
 
+pub(crate) use self::token::bearer_token;
 use crate::{
-    config::{ConnectArgs, HealthArgs, PubArgs, SubArgs},
+    config::{CheckArgs, ConnectArgs, HealthArgs, PubArgs, SubArgs, TokenArgs},
     shutdown::Signals,
 };
 
@@ -71,8 +74,20 @@ fn until_stopped(
     }
 }
 
+pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
+    token::token(args)
+}
+
+pub(crate) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    check::check(args)
+}
+
 async fn connect(args: &ConnectArgs) -> anyhow::Result<Client> {
-    let connected = Client::with_options(&args.server, args.options()).await;
+    let options = ClientOptions {
+        bearer_token: bearer_token(args)?,
+        ..args.options()
+    };
+    let connected = Client::with_options(&args.server, options).await;
     connected.map_err(|error| {
         let hint = match error {
             ConnectError::Unreachable { .. } => "is the broker running? start one with `broker`",

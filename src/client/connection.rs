@@ -16,6 +16,7 @@ use super::{
     options::{ClientOptions, MESSAGE_BYTES_MAX},
     status::ErrorMap,
     tls::{TlsConnector, TlsError},
+    token::Authorized,
 };
 use crate::wire::pb::pub_sub_service_client::PubSubServiceClient;
 
@@ -92,7 +93,9 @@ impl Connection {
     /// The present channel. It reconnects by itself when it knows that it is broken.
     pub(super) fn channel(&self) -> (Generation, Guarded) {
         let current = self.channel.lock();
-        (current.0, guarded(current.1.clone()))
+        let token = self.options.bearer_token.clone();
+        let channel = Authorized::new(current.1.clone(), token);
+        (current.0, guarded(channel))
     }
 
     pub(super) fn pubsub(&self) -> (Generation, PubSubServiceClient<Guarded>) {

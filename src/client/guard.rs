@@ -9,11 +9,13 @@ use base64::{
 };
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
-use tonic::{Status, body::Body, transport::Channel};
+use tonic::{Status, body::Body};
 use tower::{ServiceExt as _, util::MapResponse};
 
+use super::token::Authorized;
+
 /// A channel whose responses tonic can take.
-pub(super) type Guarded = MapResponse<Channel, fn(Response<Body>) -> Response<Body>>;
+pub(super) type Guarded = MapResponse<Authorized, fn(Response<Body>) -> Response<Body>>;
 
 /// As tonic decodes it: gRPC leaves out the padding, and accepts it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -21,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-pub(super) fn guarded(channel: Channel) -> Guarded {
+pub(super) fn guarded(channel: Authorized) -> Guarded {
     channel.map_response(with_sound_details)
 }
 

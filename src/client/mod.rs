@@ -47,6 +47,7 @@ mod status;
 mod subscribe;
 mod subscription;
 mod tls;
+mod token;
 mod url;
 
 use std::{fmt, sync::Arc};
@@ -71,6 +72,7 @@ pub use self::{
     subscribe::{OverflowPolicy, Subscribe},
     subscription::{Event, Subscription},
     tls::{Identity, TlsConnector, TlsError, TlsOptions},
+    token::{Authorized, BearerToken, BearerTokenError},
     url::UrlError,
 };
 pub use crate::pem::PemError;

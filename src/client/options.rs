@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tls::TlsOptions;
+use super::{tls::TlsOptions, token::BearerToken};
 
 /// A broker that takes longer to accept a connection is down, or behind a firewall.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +50,8 @@ pub struct ClientOptions {
     pub reconnect: bool,
     /// How long subscriptions wait before each attempt to come back.
     pub backoff: Backoff,
+    /// Says who the client is, with each call. None by default.
+    pub bearer_token: Option<BearerToken>,
     /// What is special about the TLS of an `https://` URL; the system's trust decides otherwise. None by
     /// default.
     pub tls: Option<TlsOptions>,
@@ -64,6 +66,7 @@ impl Default for ClientOptions {
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             reconnect: true,
             backoff: Backoff::default(),
+            bearer_token: None,
             tls: None,
         }
     }

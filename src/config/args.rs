@@ -10,7 +10,10 @@ use fanfare::{
 };
 use humantime::Duration;
 
-use super::commands::{BenchArgs, HealthArgs, PubArgs, SubArgs};
+use super::{
+    access_args::{AccessArgs, CheckArgs, TokenArgs},
+    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs},
+};
 
 /// A standalone, topic-based gRPC publish/subscribe broker.
 ///
@@ -38,6 +41,8 @@ pub(crate) enum Command {
     Sub(SubArgs),
     Health(HealthArgs),
     Bench(BenchArgs),
+    Token(TokenArgs),
+    Check(Box<CheckArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +211,9 @@ pub(crate) struct ServeArgs {
     /// How long a connection may be without a stream; closed within twice this
     #[arg(long, env = "BROKER_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::IDLE_TIMEOUT))]
     pub(crate) idle_timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     /// How long to serve on as "not ready" before the drain, for load balancers to notice
     #[arg(long, env = "BROKER_DRAIN_DELAY", value_name = "TIME", help_heading = "Shutdown", default_value_t = Duration::from(front_door::DRAIN_DELAY))]

@@ -33,6 +33,7 @@ impl ServeArgs {
             ("tags_max", self.tags_max),
             ("idle_topics_max", self.idle_topics_max),
             ("connections_max", self.connections_max),
+            ("guesses_max", self.access.guesses_max as usize),
             (
                 "connections_per_address_max",
                 self.connections_per_address_max,
@@ -53,6 +54,7 @@ impl ServeArgs {
             ("idle_timeout", self.idle_timeout),
             ("drain_delay", self.drain_delay),
             ("drain_timeout", self.drain_timeout),
+            ("guess_interval", self.access.guess_interval),
         ];
         for (name, time) in times {
             let max = Duration::from(TIME_MAX);
@@ -81,6 +83,8 @@ impl ServeArgs {
             ("request_timeout", !self.request_timeout.is_zero()),
             ("stall_timeout", !self.stall_timeout.is_zero()),
             ("topic_idle_timeout", !self.topic_idle_timeout.is_zero()),
+            ("guesses_max", self.access.guesses_max > 0),
+            ("guess_interval", !self.access.guess_interval.is_zero()),
         ];
         for (name, is_positive) in positive {
             anyhow::ensure!(is_positive, "{name} is 0: it must be more");

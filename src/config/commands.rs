@@ -43,6 +43,9 @@ pub(crate) struct ConnectArgs {
     /// The name in the broker's certificate, if it is not the URL's host
     #[arg(long, env = "BROKER_CLIENT_TLS_SERVER_NAME", value_name = "NAME")]
     pub(crate) tls_server_name: Option<String>,
+    /// Says who calls, by the token in this file; or set BROKER_TOKEN to the token itself
+    #[arg(long, env = "BROKER_TOKEN_FILE", value_name = "PATH")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl ConnectArgs {

@@ -2,16 +2,18 @@
 //!
 //! A flag wins over its environment variable, that over the default; all are in `--help`.
 
+mod access_args;
 mod args;
 mod bounds;
 mod commands;
 
-use std::{num::NonZeroU32, ops::RangeInclusive};
+use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
 use fanfare::{broker::Limits, server::ServerConfig};
 
 pub(crate) use self::{
+    access_args::{CheckArgs, TokenArgs},
     args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
     commands::{
         BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
@@ -24,6 +26,7 @@ pub(crate) use self::{
 pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) server: ServerConfig,
+    pub(crate) auth_file: Option<PathBuf>,
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -84,7 +87,10 @@ impl TryFrom<ServeArgs> for Config {
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
                 topic_idle_timeout: *args.topic_idle_timeout,
+                guesses_max: args.access.guesses_max,
+                guess_interval: *args.access.guess_interval,
             },
+            auth_file: args.access.auth_file,
         })
     }
 }

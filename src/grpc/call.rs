@@ -328,6 +328,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::access::Peer;
     use crate::wire::pb;
 
     fn receiving() -> Receiving {
@@ -347,7 +348,7 @@ mod tests {
             .collect();
         let body = Body::from_stream(tokio_stream::iter(chunks));
         let receiving = receiving();
-        let share = ConnectionShare::new(1, None);
+        let share = ConnectionShare::new(1, Peer::default());
         let read = read_request(body, Deadline::default(), &receiving, &share).await;
         assert_eq!(share.receiving_bytes().load(Ordering::Relaxed), 0);
         assert_eq!(receiving.bytes.into_inner(), 0, "all bytes are given back");
@@ -402,7 +403,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_never_arrives_is_given_up() {
         let never = || Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
-        let (receiving, share) = (receiving(), ConnectionShare::new(1, None));
+        let (receiving, share) = (receiving(), ConnectionShare::new(1, Peer::default()));
         let read =
             |deadline| read_request::<pb::PublishRequest>(never(), deadline, &receiving, &share);
         assert_eq!(
@@ -430,7 +431,10 @@ mod tests {
                     .await
             }
         };
-        let shares = [ConnectionShare::new(1, None), ConnectionShare::new(1, None)];
+        let shares = [
+            ConnectionShare::new(1, Peer::default()),
+            ConnectionShare::new(1, Peer::default()),
+        ];
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut held: Vec<_> = [&shares[0], &shares[0], &shares[1]]
             .map(|share| Box::pin(stuck(share)))
@@ -457,7 +461,7 @@ mod tests {
             memory: Arc::new(Memory::new(100)),
             ..receiving()
         };
-        let share = ConnectionShare::new(1, None);
+        let share = ConnectionShare::new(1, Peer::default());
         let mut received = Received::new(&receiving, &share);
         received.extend(&[0; 60]).unwrap();
         let error = received.extend(&[0; 41]).unwrap_err();
@@ -480,7 +484,7 @@ mod tests {
             bytes_max: 1 << 30,
             ..receiving()
         };
-        let share = ConnectionShare::new(1, None);
+        let share = ConnectionShare::new(1, Peer::default());
         let mut received = Received::new(&receiving, &share);
         received.extend(&vec![0; 1 << 20]).unwrap();
         let mut buffer = received.take();

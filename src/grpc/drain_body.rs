@@ -1,11 +1,12 @@
 //! Ends streams that would never end by themselves (Health/Watch, reflection) when the broker drains,
-//! or when their caller's deadline has passed.
+//! when their caller's deadline has passed, or when it has lost its right.
 //!
 //! What the stream still has to say goes first, such as NOT_SERVING to those who watch health.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -23,15 +24,38 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     deadline::Deadline,
-    status::{Refusal, deadline_trailers, drained_trailers},
+    status::{Refusal, deadline_trailers, drained_trailers, revoked_trailers},
+};
+use crate::{
+    access::{Access, AccessError, Leash, Peer},
+    auth::Right,
 };
 
-/// Middleware: puts each response body under the drain's command.
-pub(super) async fn end_on_drain(
-    State(drain): State<CancellationToken>,
+/// What ends a stream beside its caller's deadline.
+#[derive(Clone, Debug)]
+pub(super) struct EndsOn {
+    pub(super) drain: CancellationToken,
+    /// Who asks for the right to reflection, if anybody does.
+    pub(super) access: Option<Arc<Access>>,
+}
+
+/// Middleware: lets those in who have the right, and puts each response body under the command of what
+/// ends it.
+pub(super) async fn end_in_time(
+    State(EndsOn { drain, access }): State<EndsOn>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
+    let leash = access.map(|access| {
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.cloned().unwrap_or_default();
+        let caller = access.check(Right::Reflection, request.headers(), &peer)?;
+        Ok::<_, AccessError>(Leash::new(&access, caller))
+    });
+    let leash = match leash.transpose() {
+        Ok(leash) => leash,
+        Err(error) => return Refusal::from(error).into_response(),
+    };
     let deadline = match Deadline::of(request.headers()) {
         Ok(deadline) => deadline.at(),
         Err(error) => return Refusal::from(error).into_response(),
@@ -41,6 +65,7 @@ pub(super) async fn end_on_drain(
             body,
             drain: Box::pin(drain.cancelled_owned()),
             deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            leash,
             done: false,
         })
     })
@@ -50,6 +75,7 @@ struct DrainBody {
     body: Body,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     deadline: Option<Pin<Box<Sleep>>>,
+    leash: Option<Leash>,
     done: bool,
 }
 
@@ -63,6 +89,12 @@ impl http_body::Body for DrainBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.done {
             return Poll::Ready(None);
+        }
+        if let Some(leash) = &mut self.leash
+            && let Poll::Ready(error) = leash.poll_lost(cx, Right::Reflection)
+        {
+            self.done = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(revoked_trailers(error, 0)))));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame);

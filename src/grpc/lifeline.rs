@@ -15,14 +15,16 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
+use super::revocation::Revocation;
 use crate::broker::{EndReason, EndWatch};
 
-/// Ties a stream to the subscription behind it, and to its caller's deadline.
+/// Ties a stream to the subscription behind it, to its caller's deadline and to its caller's right.
 #[derive(Debug)]
 pub(crate) enum Lifeline {
     Watching {
         end: EndWatch,
         deadline: Option<Pin<Box<Sleep>>>,
+        revocation: Option<Box<Revocation>>,
     },
     /// A drain has a deadline of its own, and its readers may use all of it.
     Draining,
@@ -31,15 +33,30 @@ pub(crate) enum Lifeline {
 }
 
 impl Lifeline {
-    pub(super) fn new(end: EndWatch, deadline: Option<Instant>) -> Self {
-        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        Self::Watching { end, deadline }
+    pub(super) fn new(
+        end: EndWatch,
+        deadline: Option<Instant>,
+        revocation: Option<Revocation>,
+    ) -> Self {
+        Self::Watching {
+            end,
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            revocation: revocation.map(Box::new),
+        }
     }
 
     /// Ready when the stream is to be dropped: `grace` after the end of the subscription, or of its
     /// caller's patience.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>, grace: Duration) -> Poll<()> {
-        if let Self::Watching { end, deadline } = self {
+        if let Self::Watching {
+            end,
+            deadline,
+            revocation,
+        } = self
+        {
+            if let Some(revocation) = revocation {
+                revocation.poll(cx);
+            }
             *self = match ready!(poll_end(end, deadline, cx)) {
                 Some(EndReason::Draining) => Self::Draining,
                 // Its memory is wanted now: who reads at this moment is told why, and nobody is waited for.
@@ -90,7 +107,7 @@ mod tests {
         let mut subscription = broker.subscribe(options).unwrap();
         let started = Instant::now();
         let deadline = deadline.map(|after| started + after);
-        let mut lifeline = Lifeline::new(subscription.watch_end().unwrap(), deadline);
+        let mut lifeline = Lifeline::new(subscription.watch_end().unwrap(), deadline, None);
         end_it(&broker);
         std::future::poll_fn(|cx| lifeline.poll_over(cx, GRACE)).await;
         started.elapsed()

@@ -12,6 +12,7 @@ mod lifeline;
 mod publish;
 mod publish_stream;
 mod rate;
+mod revocation;
 mod share;
 mod status;
 mod subscribe;
@@ -26,7 +27,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
-use http::Response;
+use http::{HeaderMap, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -35,10 +36,11 @@ pub(crate) use self::{
     share::ConnectionShare, status::internal_error, translate::answer_in_grpc,
 };
 use self::{
-    drain_body::end_on_drain,
+    drain_body::{EndsOn, end_in_time},
     translate::{pass_calls, refuse_head},
 };
 use crate::{
+    access::{Access, AccessError, Permit},
     broker::{Broker, Limits},
     metrics::Metrics,
     wire,
@@ -57,6 +59,8 @@ pub(crate) struct PubSub {
     pub(crate) drain: CancellationToken,
     /// The heartbeat intervals that a subscriber may ask for.
     pub(crate) heartbeat_interval: RangeInclusive<Duration>,
+    /// Who may do what; without it, anybody anything.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl PubSub {
@@ -65,6 +69,19 @@ impl PubSub {
     pub(crate) fn request_bytes_max(limits: &Limits) -> usize {
         const FIELDS_BYTES: usize = 64 * 1024;
         limits.payload_bytes_max + limits.attributes_bytes_max.max(FIELDS_BYTES)
+    }
+
+    /// What the sender of these headers is to be asked for, if anybody is.
+    fn permit(
+        &self,
+        headers: &HeaderMap,
+        share: &ConnectionShare,
+    ) -> Result<Option<Permit>, AccessError> {
+        let Some(access) = &self.access else {
+            return Ok(None);
+        };
+        let caller = access.identify(headers, share.peer(), share.caller())?;
+        Ok(Some(Permit::new(access, caller)))
     }
 }
 
@@ -158,8 +175,13 @@ impl Method {
     }
 }
 
-/// Health and reflection. Their streams, which would never end by themselves, end on drain.
-pub(crate) fn companion_routes(readiness: &Readiness, drain: CancellationToken) -> Router {
+/// Health, which is open to anybody, and reflection. Their streams, which would never end by themselves,
+/// end on drain.
+pub(crate) fn companion_routes(
+    readiness: &Readiness,
+    drain: CancellationToken,
+    access: Option<Arc<Access>>,
+) -> Router {
     /// Names of services and symbols are short.
     const REQUEST_BYTES_MAX: usize = 4 * 1024;
     let reflection = || {
@@ -178,10 +200,15 @@ pub(crate) fn companion_routes(readiness: &Readiness, drain: CancellationToken) 
     let health = readiness
         .service()
         .max_decoding_message_size(REQUEST_BYTES_MAX);
-    Routes::new(health)
-        .add_service(v1)
-        .add_service(v1alpha)
-        .into_axum_router()
-        .route_layer(middleware::from_fn(pass_calls))
-        .layer(middleware::from_fn_with_state(drain, end_on_drain))
+    let routes = |routes: Routes, access| {
+        let ends_on = EndsOn {
+            drain: drain.clone(),
+            access,
+        };
+        let routes = routes.into_axum_router().reset_fallback();
+        routes
+            .route_layer(middleware::from_fn(pass_calls))
+            .layer(middleware::from_fn_with_state(ends_on, end_in_time))
+    };
+    routes(Routes::new(health), None).merge(routes(Routes::new(v1).add_service(v1alpha), access))
 }

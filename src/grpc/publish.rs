@@ -21,6 +21,7 @@ pub(super) async fn publish(
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
     let deadline = Deadline::of(request.headers())?;
+    let mut permit = service.permit(request.headers(), share)?;
     let request =
         read_request_bytes(request.into_body(), deadline, &service.receiving, share).await?;
     share.admit_publish()?;
@@ -28,6 +29,9 @@ pub(super) async fn publish(
     let published = with_publish_request(&request, |request| {
         let mut topic = None;
         let topic = next_topic(request.topic, &mut topic)?;
+        if let Some(permit) = &mut permit {
+            permit.publish(topic)?;
+        }
         let publish = Publish::try_from(request)?;
         let (message, now) = (publish.to_topic(topic), SystemTime::now());
         Ok::<_, Refusal>(service.broker.run().publish(&message, now)?)

@@ -9,7 +9,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -35,6 +35,7 @@ use super::{
     status::{Refusal, StreamEnd},
 };
 use crate::{
+    access::{AccessError, Leash, Permit},
     broker::{Memory, Receipt, Run},
     topic::Topic,
     wire::{
@@ -64,6 +65,7 @@ pub(super) fn publish_stream<'s>(
     request: Request,
 ) -> Result<(Response<Body>, impl Future<Output = ()> + Send + use<'s>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
+    let permit = service.permit(request.headers(), share)?;
     let answers = Arc::new(Answers::new(service));
     let mut response = Response::new(Body::new(AnswerStream(Arc::clone(&answers))));
     response
@@ -72,8 +74,18 @@ pub(super) fn publish_stream<'s>(
     let arriving = Received::new(&service.receiving, share);
     let share = share.clone();
     let reading = async move {
-        let body = request.into_body();
-        let end = read(service, &share, arriving, body, deadline, &answers).await;
+        let publisher = Publisher {
+            service,
+            share: &share,
+            answers: &answers,
+            arriving,
+            skipping: 0,
+            position: 0,
+            last_topic: None,
+            run: service.broker.run(),
+            permit,
+        };
+        let end = read(publisher, request.into_body(), deadline).await;
         answers.finish(match end {
             Ok(()) => ok_trailers(),
             Err(end) => {
@@ -89,27 +101,21 @@ pub(super) fn publish_stream<'s>(
 
 /// Publishes what comes until the caller ends the stream, breaks it off, or must not go on.
 async fn read(
-    service: &PubSub,
-    share: &ConnectionShare,
-    arriving: Received<'_>,
+    mut publisher: Publisher<'_>,
     body: Body,
     deadline: Deadline,
-    answers: &Answers,
 ) -> Result<(), StreamEnd> {
+    let (service, answers) = (publisher.service, publisher.answers);
+    let mut leash = publisher.permit.as_ref().map(Permit::leash);
     let mut body = pin!(body);
-    let mut publisher = Publisher {
-        service,
-        share,
-        answers,
-        arriving,
-        skipping: 0,
-        position: 0,
-        last_topic: None,
-        run: service.broker.run(),
-    };
     loop {
         let frame = tokio::select! {
             biased;
+            // Also while there is always more to read.
+            changed = change(&mut leash), if leash.is_some() => {
+                changed.and_then(|()| publisher.ask_again())?;
+                continue;
+            }
             frame = body.frame() => frame,
             () = until(deadline.at()) => return Err(CallError::DeadlineExceeded.into()),
             () = service.drain.cancelled() => return Err(StreamEnd::Draining),
@@ -139,6 +145,13 @@ async fn read(
     }
 }
 
+async fn change(leash: &mut Option<Leash>) -> Result<(), AccessError> {
+    match leash {
+        Some(leash) => poll_fn(|cx| leash.poll_change(cx)).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -158,6 +171,8 @@ struct Publisher<'s> {
     position: u64,
     last_topic: Option<Topic>,
     run: Run<'s>,
+    /// What the caller may do, if anybody asks.
+    permit: Option<Permit>,
 }
 
 impl Publisher<'_> {
@@ -241,15 +256,26 @@ impl Publisher<'_> {
     fn publish(&mut self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
         self.share.admit_publish()?;
         let Self {
-            last_topic, run, ..
+            last_topic,
+            run,
+            permit,
+            ..
         } = self;
         let published = with_publish_request(message, |request| {
             let topic = next_topic(request.topic, last_topic)?;
+            if let Some(permit) = permit {
+                permit.publish(topic)?;
+            }
             let publish = Publish::try_from(request)?;
             let message = publish.to_topic(topic);
             Ok::<_, Refusal>(run.publish(&message, now)?)
         });
         published.map_err(CallError::Malformed)?
+    }
+
+    /// Asks whether what was allowed still is, once there is another policy.
+    fn ask_again(&mut self) -> Result<(), AccessError> {
+        self.permit.as_mut().map_or(Ok(()), Permit::publish_again)
     }
 
     fn count(&self, outcome: Result<Receipt, Refusal>, published: &mut PublishStreamResponse) {

@@ -6,11 +6,10 @@ use std::sync::{
 };
 
 use super::rate::{PublishRate, PublishRateExceeded};
-use crate::certificate::CertificateNames;
+use crate::access::{CallerCache, Peer};
 
-/// A connection's share: the subscriptions that it may hold, and the bytes of its requests that have
-/// not arrived completely. The front door passes it along with each request, with the names that the
-/// peer has proved.
+/// A connection's share: the subscriptions that it may hold, the bytes of its requests that have not
+/// arrived completely, and who is at its other end. The front door passes it along with each request.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionShare(Arc<Share>);
 
@@ -19,7 +18,8 @@ struct Share {
     subscriptions: AtomicUsize,
     subscriptions_max: usize,
     receiving_bytes: AtomicUsize,
-    certificate: Option<CertificateNames>,
+    peer: Peer,
+    caller: CallerCache,
     publish_rate: Option<PublishRate>,
 }
 
@@ -28,19 +28,25 @@ struct Share {
 pub(crate) struct Slot(ConnectionShare);
 
 impl ConnectionShare {
-    pub(crate) fn new(subscriptions_max: usize, certificate: Option<CertificateNames>) -> Self {
+    pub(crate) fn new(subscriptions_max: usize, peer: Peer) -> Self {
         Self(Arc::new(Share {
             subscriptions: AtomicUsize::new(0),
             subscriptions_max,
             receiving_bytes: AtomicUsize::new(0),
-            certificate,
+            peer,
+            caller: CallerCache::default(),
             publish_rate: None,
         }))
     }
 
-    /// The names in the peer's certificate; `None` where no certificate is demanded.
-    pub(crate) fn certificate(&self) -> Option<&CertificateNames> {
-        self.0.certificate.as_ref()
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// Who called last.
+    pub(super) fn caller(&self) -> &CallerCache {
+        &self.0.caller
     }
 
     /// Bounds how fast the connection may publish.
@@ -90,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_free_again_when_dropped() {
-        let share = ConnectionShare::new(1, None);
+        let share = ConnectionShare::new(1, Peer::default());
         let slot = share.acquire();
         assert!(slot.is_some());
         assert!(share.acquire().is_none());

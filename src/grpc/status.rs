@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{call::CallError, rate::PublishRateExceeded};
 use crate::{
+    access::AccessError,
     broker::{EndReason, Ended, PublishError, SubscribeError},
     metrics::Limit,
     wire::{InvalidField, metadata},
@@ -32,6 +33,8 @@ pub(super) enum Refusal {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     PublishRate(#[from] PublishRateExceeded),
     #[error("{max} subscriptions are live on this connection, which is the limit")]
@@ -82,6 +85,7 @@ impl Refusal {
             },
             Self::PublishRate(_) => Some(Limit::PublishRate),
             Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
+            Self::Access(error) => Some(error.limit()),
             Self::Field(_) | Self::Heartbeat { .. } => None,
         }
     }
@@ -112,6 +116,11 @@ impl Refusal {
                 SubscribeError::Draining => Code::Unavailable,
             },
             Self::PublishRate(_) | Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
+            Self::Access(error) => match error {
+                AccessError::Unproven(_) => Code::Unauthenticated,
+                AccessError::TooManyGuesses { .. } => Code::ResourceExhausted,
+                AccessError::Forbidden { .. } => Code::PermissionDenied,
+            },
         }
     }
 
@@ -123,6 +132,7 @@ impl Refusal {
             Self::Call(_)
             | Self::Publish(_)
             | Self::Subscribe(_)
+            | Self::Access(_)
             | Self::PublishRate(_)
             | Self::TooManyOnConnection { .. } => None,
         }
@@ -142,9 +152,13 @@ impl Refusal {
             Self::Subscribe(SubscribeError::Draining | SubscribeError::MemoryScarce { .. })
             | Self::Call(CallError::ReceivingTooMuch { .. } | CallError::MemoryFull { .. })
             | Self::PublishRate(_) => Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER))),
+            Self::Access(AccessError::TooManyGuesses { retry_after }) => {
+                Some(ErrorDetails::with_retry_info(Some(*retry_after)))
+            }
             Self::Call(_)
             | Self::Publish(_)
             | Self::Subscribe(_)
+            | Self::Access(AccessError::Unproven(_) | AccessError::Forbidden { .. })
             | Self::TooManyOnConnection { .. } => None,
         }
     }
@@ -155,6 +169,8 @@ impl Refusal {
 pub(super) enum StreamEnd {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("the stream ends in the middle of a message")]
     PartOfMessage,
     #[error("more than {max} rejections wait to be taken: read the responses")]
@@ -172,6 +188,7 @@ impl StreamEnd {
     pub(super) fn limit(&self) -> Option<Limit> {
         match self {
             Self::Call(error) => error.limit(),
+            Self::Access(error) => Some(error.limit()),
             Self::RejectionsUntaken { .. } | Self::RejectionsOfAll { .. } => {
                 Some(Limit::Rejections)
             }
@@ -183,6 +200,7 @@ impl StreamEnd {
         let message = self.to_string();
         trailers(&match self {
             Self::Call(error) => Refusal::from(error).into(),
+            Self::Access(error) => Refusal::from(error).into(),
             Self::PartOfMessage => Status::invalid_argument(message),
             Self::RejectionsUntaken { .. } | Self::RejectionsOfAll { .. } => {
                 Status::resource_exhausted(message)
@@ -227,9 +245,17 @@ pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
         EndReason::Draining => draining(),
         EndReason::Unsubscribed => Status::cancelled("the subscription was cancelled"),
     };
-    let mut trailers = trailers(&status);
-    if ended.missed > 0 {
-        trailers.insert(metadata::MISSED, HeaderValue::from(ended.missed));
+    with_missed(trailers(&status), ended.missed)
+}
+
+/// What the trailers say when a subscriber has lost its right.
+pub(super) fn revoked_trailers(reason: AccessError, missed: u64) -> HeaderMap {
+    with_missed(trailers(&Refusal::from(reason).into()), missed)
+}
+
+fn with_missed(mut trailers: HeaderMap, missed: u64) -> HeaderMap {
+    if missed > 0 {
+        trailers.insert(metadata::MISSED, HeaderValue::from(missed));
     }
     trailers
 }

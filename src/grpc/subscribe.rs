@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,10 +26,12 @@ use super::{
     call::{CONTENT_TYPE_GRPC, read_request},
     deadline::Deadline,
     lifeline::Lifeline,
+    revocation::Revocation,
     share::{ConnectionShare, Slot},
-    status::{Refusal, deadline_trailers, ended_trailers},
+    status::{Refusal, deadline_trailers, ended_trailers, revoked_trailers},
 };
 use crate::{
+    access::AccessError,
     broker::{BatchLimit, Memory, Subscription, Taken},
     wire::{
         Subscribe,
@@ -69,9 +71,15 @@ async fn open_stream(
     form: Form,
 ) -> Result<(DeliveryStream, Option<Lifeline>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
+    let mut permit = service.permit(request.headers(), share)?;
     let request: SubscribeRequest =
         read_request(request.into_body(), deadline, &service.receiving, share).await?;
     let request = Subscribe::try_from(request)?;
+    let filter = &request.options.filter;
+    if let Some(permit) = &mut permit {
+        permit.subscribe(filter)?;
+    }
+    let revocable = permit.map(|permit| (permit, filter.clone()));
     if let Some(interval) = request.heartbeat_interval
         && !service.heartbeat_interval.contains(&interval)
     {
@@ -93,8 +101,13 @@ async fn open_stream(
     let mut subscription = service
         .broker
         .subscribe_encoded(request.options, form.encoding())?;
+    let revocation = revocable.map(|(permit, filter)| {
+        let revocation = Revocation::new(permit, filter, subscription.ender());
+        (revocation.reason(), revocation)
+    });
+    let (revoked, revocation) = revocation.unzip();
     let end = subscription.watch_end();
-    let lifeline = end.map(|end| Lifeline::new(end, deadline.at()));
+    let lifeline = end.map(|end| Lifeline::new(end, deadline.at(), revocation));
     let stream = DeliveryStream {
         // The reference's clients know no heartbeat.
         heartbeat: (form != Form::PayloadOnly)
@@ -108,6 +121,7 @@ async fn open_stream(
         subscription: Some(subscription),
         form,
         chunks: VecDeque::new(),
+        revoked,
         _slot: slot,
     };
     Ok((stream, lifeline))
@@ -123,6 +137,8 @@ struct DeliveryStream {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Encoded and not yet passed on: what was taken last.
     chunks: VecDeque<Bytes>,
+    /// Why the caller has lost its right, once it has.
+    revoked: Option<Arc<OnceLock<AccessError>>>,
     _slot: Slot,
 }
 
@@ -265,7 +281,14 @@ impl http_body::Body for DeliveryStream {
             };
             match subscription.poll_take_encoded(cx, BATCH, |taken| chunks.put(taken)) {
                 Poll::Ready(Ok(())) => chunks.finish(),
-                Poll::Ready(Err(ended)) => return this.end(ended_trailers(ended)),
+                Poll::Ready(Err(ended)) => {
+                    let revoked = this.revoked.as_ref().and_then(|revoked| revoked.get());
+                    let trailers = match revoked {
+                        Some(reason) => revoked_trailers(reason.clone(), ended.missed),
+                        None => ended_trailers(ended),
+                    };
+                    return this.end(trailers);
+                }
                 Poll::Pending => {
                     let Some(heartbeat) = &mut this.heartbeat else {
                         return Poll::Pending;

@@ -149,9 +149,7 @@ async fn answer(
     match grpc::Method::of(request.uri().path()) {
         Some(method) => method.call(&context.pubsub, &share, request).await,
         None => {
-            if let Some(names) = share.certificate() {
-                request.extensions_mut().insert(names.clone());
-            }
+            share.peer().introduce(request.extensions_mut());
             let answered = Box::pin(context.router.clone().oneshot(request)).await;
             answered.unwrap_or_else(|never| match never {}).into()
         }

@@ -49,6 +49,11 @@ pub const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
 /// A subscriber that comes back within this can tell from epoch and sequence what it missed.
 pub const TOPIC_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// How often one more is taken from then on.
+pub use crate::auth::GUESS_INTERVAL;
+/// How many wrong credentials in a row are taken from one address.
+pub use crate::auth::GUESSES_MAX;
+
 /// Request headers together; gRPC metadata is commonly held to 8 KiB.
 pub(super) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// What HTTP/2 buffers for one stream whose reader is slow, beside its mailbox.
@@ -113,6 +118,10 @@ pub struct ServerConfig {
     pub heartbeat_interval: RangeInclusive<Duration>,
     /// How long an unused topic is remembered at least; it is forgotten within twice this.
     pub topic_idle_timeout: Duration,
+    /// How many wrong credentials in a row are taken from one address.
+    pub guesses_max: u32,
+    /// How often one more is taken from then on.
+    pub guess_interval: Duration,
 }
 
 impl Default for ServerConfig {
@@ -137,6 +146,8 @@ impl Default for ServerConfig {
             drain_delay: DRAIN_DELAY,
             heartbeat_interval: HEARTBEAT_INTERVAL,
             topic_idle_timeout: TOPIC_IDLE_TIMEOUT,
+            guesses_max: GUESSES_MAX,
+            guess_interval: GUESS_INTERVAL,
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    certificate::CertificateNames,
+    access::Peer,
     grpc::PubSub,
     metrics::{Limit, Metrics},
 };
@@ -78,7 +78,7 @@ struct Greeted {
     protocol: Protocol,
     stream: Prefixed<Outbox<Transport>>,
     outgoing: Outgoing<Transport>,
-    certificate: Option<CertificateNames>,
+    peer: Peer,
 }
 
 async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()>> {
@@ -113,6 +113,7 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
     let write_timeout = config
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
+    let address = socket.peer_addr().ok().map(|address| address.ip());
     let socket = Patient::new(socket, write_timeout);
     let (transport, agreed, certificate) = match &context.tls {
         None => (Transport::Plain(socket), None, None),
@@ -137,7 +138,10 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
             protocol,
             stream,
             outgoing,
-            certificate,
+            peer: Peer {
+                address,
+                certificate,
+            },
         })),
     }
 }
@@ -147,15 +151,11 @@ async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>
         protocol,
         stream,
         outgoing,
-        certificate,
+        peer,
     } = greeted;
     match protocol {
-        Protocol::Http1 => Some(Box::pin(serve_http1(
-            stream,
-            Arc::clone(context),
-            certificate,
-        ))),
-        Protocol::Http2 => match http2::open(stream, outgoing, context, certificate).await {
+        Protocol::Http1 => Some(Box::pin(serve_http1(stream, Arc::clone(context), peer))),
+        Protocol::Http2 => match http2::open(stream, outgoing, context, peer).await {
             Ok(serving) => Some(serving),
             Err(error) => {
                 tracing::debug!(%error, "the connection broke as it opened");
@@ -165,12 +165,8 @@ async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>
     }
 }
 
-async fn serve_http1(
-    stream: Prefixed<Outbox<Transport>>,
-    context: Arc<Context>,
-    certificate: Option<CertificateNames>,
-) {
-    let requests = service_fn(requests(&context, certificate));
+async fn serve_http1(stream: Prefixed<Outbox<Transport>>, context: Arc<Context>, peer: Peer) {
+    let requests = service_fn(requests(&context, peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)
@@ -195,13 +191,11 @@ async fn serve_http1(
 /// Passes a connection's requests to the router.
 fn requests(
     context: &Context,
-    certificate: Option<CertificateNames>,
+    peer: Peer,
 ) -> impl Fn(Request<Incoming>) -> BoxFuture<Result<Response<Body>, Infallible>> + use<> {
     let router = context.router.clone();
     move |mut request| {
-        if let Some(names) = &certificate {
-            request.extensions_mut().insert(names.clone());
-        }
+        peer.introduce(request.extensions_mut());
         Box::pin(router.clone().oneshot(request.map(Body::new)))
     }
 }

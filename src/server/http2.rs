@@ -27,7 +27,7 @@ use super::{
     outbox::Outgoing,
 };
 use crate::{
-    certificate::CertificateNames,
+    access::Peer,
     grpc::{ConnectionShare, PublishRate},
     metrics::Limit,
 };
@@ -37,7 +37,7 @@ pub(super) async fn open<S, T>(
     stream: S,
     outgoing: Outgoing<T>,
     context: &Arc<Context>,
-    certificate: Option<CertificateNames>,
+    peer: Peer,
 ) -> Result<BoxFuture<()>, h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -48,7 +48,7 @@ where
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
     let subscriptions_max = context.config.subscriptions_per_connection_max;
-    let share = ConnectionShare::new(subscriptions_max, certificate)
+    let share = ConnectionShare::new(subscriptions_max, peer)
         .with_publish_rate(context.config.publish_rate_max.map(PublishRate::new));
     Ok(serve(
         connection,

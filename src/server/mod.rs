@@ -35,6 +35,8 @@ use self::{
 };
 pub use crate::pem::PemError;
 use crate::{
+    access::Access,
+    auth::{AuthFile, Guesses, Policy},
     broker::Broker,
     grpc::Readiness,
     metrics::{Limit, Metrics},
@@ -50,6 +52,7 @@ pub struct Server {
     reload: Reload,
     extra: Router,
     workers: Vec<Handle>,
+    auth: Option<(AuthFile, Policy)>,
 }
 
 /// Why the broker does not listen.
@@ -115,6 +118,7 @@ impl Server {
             reload: Reload::default(),
             extra: Router::new(),
             workers: Vec::new(),
+            auth: None,
         })
     }
 
@@ -127,7 +131,15 @@ impl Server {
         self
     }
 
-    /// Serves these routes too, behind the same limits and layers. For programs that embed the broker;
+    /// Asks who calls and what it may do, as the file says now and whenever it says something else.
+    /// Health stays open to anybody.
+    #[must_use]
+    pub fn with_auth(mut self, file: AuthFile, policy: Policy) -> Self {
+        self.auth = Some((file, policy));
+        self
+    }
+
+    /// Serves these routes too, behind the same limits and layers; who may use them is theirs to ask. For programs that embed the broker;
     /// `tonic::service::Routes` become one by `into_axum_router`.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
@@ -160,6 +172,7 @@ impl Server {
             reload,
             extra,
             workers,
+            auth,
         } = self;
         let workers = Workers::new(workers);
         let readiness = Readiness::new().await;
@@ -169,18 +182,24 @@ impl Server {
             tls.register(&mut metrics);
         }
         let metrics = Arc::new(metrics);
+        let access = auth.map(|(file, policy)| {
+            let guesses = Guesses::new(config.guesses_max, config.guess_interval);
+            Arc::new(Access::new(file, policy, guesses, Arc::clone(&metrics)))
+        });
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let pubsub = Arc::new(routes::pubsub(
             broker.clone(),
             &config,
             &metrics,
             drain.clone(),
+            access.clone(),
         ));
         let router = routes::router(
             &config,
             readiness.clone(),
             Arc::clone(&metrics),
             drain.clone(),
+            access.clone(),
             extra,
         );
         let context = Arc::new(Context {
@@ -197,6 +216,7 @@ impl Server {
             tokio::select! {
                 () = accept::accept(&listener, &context, &connections, &workers) => {}
                 () = keep_time(&broker, &context) => {}
+                () = keep_current(access) => {}
                 () = keep_tls_current(&context, watch, &reload) => {}
             }
         };
@@ -212,6 +232,13 @@ impl Server {
         }
         drop(listener);
         finish(&broker, &context, &connections).await;
+    }
+}
+
+async fn keep_current(access: Option<Arc<Access>>) {
+    match access {
+        Some(access) => access.keep_current().await,
+        None => std::future::pending().await,
     }
 }
 

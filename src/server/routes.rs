@@ -17,6 +17,7 @@ use tracing::{Level, Span};
 
 use super::config::ServerConfig;
 use crate::{
+    access::Access,
     broker::Broker,
     grpc::{self, PubSub, Readiness, Receiving},
     http as plain_http,
@@ -29,6 +30,7 @@ pub(super) fn pubsub(
     config: &ServerConfig,
     metrics: &Arc<Metrics>,
     drain: CancellationToken,
+    access: Option<Arc<Access>>,
 ) -> PubSub {
     PubSub {
         receiving: Receiving {
@@ -43,6 +45,7 @@ pub(super) fn pubsub(
         broker,
         metrics: Arc::clone(metrics),
         heartbeat_interval: config.heartbeat_interval.clone(),
+        access,
     }
 }
 
@@ -53,13 +56,14 @@ pub(super) fn router(
     readiness: Readiness,
     metrics: Arc<Metrics>,
     drain: CancellationToken,
+    access: Option<Arc<Access>>,
     extra: Router,
 ) -> Router {
     // A stream lasts as long as it likes once it has begun, and our own methods keep their own time.
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, config.request_timeout);
-    let companions = grpc::companion_routes(&readiness, drain).reset_fallback();
-    let http = plain_http::routes(readiness, metrics);
+    let companions = grpc::companion_routes(&readiness, drain, access.clone());
+    let http = plain_http::routes(readiness, metrics, access);
     let trace = TraceLayer::new_for_grpc()
         .make_span_with(request_span)
         .on_request(DefaultOnRequest::new().level(Level::TRACE))

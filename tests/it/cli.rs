@@ -538,3 +538,163 @@ fn without_file_descriptors_the_broker_waits_calmly_and_goes_on_when_there_are_s
     let health = ["health", "-s", &format!("http://{address}")];
     while !run(&health).status.success() {}
 }
+
+/// A folder with an auth file, and with a file that holds the token of its one user.
+fn guarded(rules: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let minted = run(&["token"]);
+    assert!(minted.status.success());
+    std::fs::write(folder.path().join("alice.token"), &minted.stdout).unwrap();
+    let hash = text(&minted.stderr).trim();
+    let auth = format!("[users.alice]\ntokens = [\"{hash}\"]\n{rules}");
+    std::fs::write(folder.path().join("auth.toml"), auth).unwrap();
+    let token = text(&minted.stdout).trim().to_owned();
+    (folder, token)
+}
+
+fn path_in(folder: &tempfile::TempDir, name: &str) -> String {
+    folder.path().join(name).display().to_string()
+}
+
+#[test]
+fn a_token_is_made_with_its_hash_and_shown_from_a_file_or_a_variable() {
+    let (folder, token) = guarded("publish.allow = [\"a\"]");
+    let auth_file = path_in(&folder, "auth.toml");
+    let token_file = path_in(&folder, "alice.token");
+    let (_broker, url) = serve(&["--auth-file", &auth_file]);
+    let refused = run(&["pub", "-s", &url, "a", "x"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(
+        text(&refused.stderr),
+        "broker: the broker wants to know who calls: the call has no credentials: send \
+         `authorization: Bearer TOKEN`\n"
+    );
+    let with_file = run(&["pub", "-s", &url, "a", "x", "--token-file", &token_file]);
+    assert!(with_file.status.success(), "{with_file:?}");
+    let mut with_variable = broker(&["pub", "-s", &url, "a", "x"]);
+    with_variable.env("BROKER_TOKEN", &token);
+    assert!(with_variable.status().unwrap().success());
+    // Health asks nobody.
+    assert!(run(&["health", "-s", &url]).status.success());
+
+    let mut hashed = broker(&["token", "--hash"]);
+    let hashed = hashed.stdin(std::fs::File::open(&token_file).unwrap());
+    let hashed = hashed.output().unwrap();
+    let auth = std::fs::read_to_string(&auth_file).unwrap();
+    assert!(auth.contains(text(&hashed.stdout).trim()));
+}
+
+#[test]
+fn no_secret_is_ever_logged() {
+    let (folder, token) = guarded("publish.allow = [\"a\"]\nrights = [\"metrics\"]");
+    let auth_file = path_in(&folder, "auth.toml");
+    let token_file = path_in(&folder, "alice.token");
+    let (mut served, url) = serve(&["--auth-file", &auth_file, "--log-level", "trace"]);
+    let wrong = format!("{token}wrong");
+    let wrong_file = path_in(&folder, "wrong.token");
+    std::fs::write(&wrong_file, &wrong).unwrap();
+    let mut said = String::new();
+    for file in [&token_file, &wrong_file] {
+        for args in [["pub", "a", "x"], ["pub", "b", "x"]] {
+            let sent = run(&[&args[..], &["-s", &url, "--token-file", file]].concat());
+            said += text(&sent.stderr);
+        }
+        let address = url.trim_start_matches("http://");
+        let token = std::fs::read_to_string(file).unwrap();
+        let mut socket = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            token.trim()
+        );
+        socket.write_all(request.as_bytes()).unwrap();
+        socket.read_to_string(&mut said).unwrap();
+    }
+    // A file that is wrong in every way is told of, too.
+    let wrong_auth = format!("[users.alice]\ntokens = [\"{token}\"]\n");
+    std::fs::write(&auth_file, wrong_auth).unwrap();
+    for line in served.log.iter() {
+        said += &line;
+        if line.contains("the auth file is wrong") {
+            assert!(line.contains("not the hash of a token"), "{line}");
+            break;
+        }
+    }
+    served.signal("-TERM");
+    said += &served.rest_of_log();
+    // The log is as full as it gets, and its reader has seen all of it.
+    assert!(said.contains("\"TRACE\"") && said.contains("refused credentials"));
+    assert!(!said.contains(&token), "{said}");
+}
+
+#[test]
+fn check_says_in_plain_words_what_a_user_may_do() {
+    let rules = r#"
+        roles = ["writer"]
+        subscribe = { allow = ["orders.>"], deny = ["orders.secret.>"] }
+        rights = ["metrics"]
+        [roles.writer]
+        publish.allow = ["orders.*"]
+        [everyone]
+        publish.allow = ["inbox.{user}"]
+    "#;
+    let (folder, _) = guarded(rules);
+    let auth_file = path_in(&folder, "auth.toml");
+    let check = |args: &[&str]| {
+        let output = run(&[&["check", "--auth-file", &auth_file][..], args].concat());
+        let code = output.status.code();
+        let said = text(&output.stdout).to_owned() + text(&output.stderr);
+        let (first, rest) = said.split_once('\n').unwrap();
+        let valid = format!("the configuration is valid, and so is {auth_file}");
+        assert_eq!(first, valid);
+        (code, rest.to_owned())
+    };
+    assert_eq!(check(&[]), (Some(0), String::new()));
+    let all = "\
+        user `alice` may publish to `inbox.{user}`, by a rule for everyone\n\
+        user `alice` may publish to `orders.*`, by a rule for role `writer`\n\
+        user `alice` may never subscribe to `orders.secret.>`, by a rule for user `alice`\n\
+        user `alice` may subscribe to `orders.>`, by a rule for user `alice`\n\
+        user `alice` may use metrics\n\
+        user `alice` may not use reflection\n";
+    assert_eq!(check(&["--as", "alice"]), (Some(0), all.to_owned()));
+    let yes = "yes: user `alice` may publish to `inbox.alice`: the rule for everyone allows `inbox.{user}`\n";
+    let asked = check(&["--as", "alice", "--publish", "inbox.alice"]);
+    assert_eq!(asked, (Some(0), yes.to_owned()));
+    let denied = "no: user `alice` may not subscribe to `orders.>`: the rule for user `alice` denies `orders.secret.>`\n";
+    let asked = check(&["--as", "alice", "--subscribe", "orders.>"]);
+    assert_eq!(asked, (Some(3), denied.to_owned()));
+    let nothing = "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
+    let asked = check(&["--as", "bob", "--publish", "orders.eu"]);
+    assert_eq!(asked, (Some(3), nothing.to_owned()));
+    let role = check(&["--as", "bob", "--role", "writer", "--publish", "orders.eu"]);
+    assert_eq!(role.0, Some(0));
+}
+
+#[test]
+fn check_finds_what_would_keep_the_broker_from_starting() {
+    let (folder, token) = guarded("publish.allow = [\"a..b\"]");
+    let auth_file = path_in(&folder, "auth.toml");
+    let missing = path_in(&folder, "missing.toml");
+    let check = |args: &[&str], expected: &str| {
+        for command in [&["check"][..], &["--listen", "127.0.0.1:0"]] {
+            let output = run(&[command, args].concat());
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let said = text(&output.stderr);
+            assert!(said.contains(expected), "{said}");
+            assert!(!said.contains(&token), "{said}");
+        }
+    };
+    let wrong = "users.alice.publish.allow: `a..b`: topic has an empty token at byte 2";
+    check(&["--auth-file", &auth_file], wrong);
+    check(&["--auth-file", &missing], "No such file");
+    check(&["--guesses-max", "0"], "guesses_max is 0");
+    std::fs::write(&auth_file, "[jwt]\nalgorithms = [\"RS256\"]\nissuer = \"i\"\naudience = \"a\"\npublic_key_file = \"k.pem\"").unwrap();
+    check(
+        &["--auth-file", &auth_file],
+        "cannot read k.pem: No such file",
+    );
+    let open = run(&["check"]);
+    assert!(open.status.success());
+    let said = "the configuration is valid; without --auth-file, anybody may do anything\n";
+    assert_eq!(text(&open.stdout), said);
+}

@@ -6,6 +6,7 @@
 
 mod abuse;
 mod attack;
+mod auth;
 mod cli;
 mod client;
 mod delivery;

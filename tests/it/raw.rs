@@ -135,12 +135,8 @@ impl Raw {
 
     pub(crate) async fn get(&mut self, path: &str) -> (StatusCode, String) {
         let request = Request::get(format!("http://{}{path}", self.address));
-        let mut response = self.call(request, Bytes::new()).await;
-        let mut body = BytesMut::new();
-        while let Some(data) = within(response.data()).await {
-            body.extend_from_slice(&data.unwrap());
-        }
-        (response.status, String::from_utf8(body.to_vec()).unwrap())
+        let response = self.call(request, Bytes::new()).await;
+        (response.status, response.text().await)
     }
 
     /// Subscribes; live when it returns.
@@ -220,6 +216,15 @@ impl Response {
             flow.release_capacity(data.len()).unwrap();
         }
         data
+    }
+
+    /// All of a body that is no gRPC.
+    pub(crate) async fn text(mut self) -> String {
+        let mut body = BytesMut::new();
+        while let Some(data) = within(self.data()).await {
+            body.extend_from_slice(&data.unwrap());
+        }
+        String::from_utf8(body.to_vec()).unwrap()
     }
 
     /// The bytes of the next gRPC message; `None` at the end of the body.

@@ -2,10 +2,12 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
 use fanfare::{
+    auth::AuthFile,
     broker::{Broker, Limits, Receipt, Snapshot},
     message::Message,
     server::{Server, ServerConfig},
@@ -43,9 +45,24 @@ impl Running {
     }
 
     pub(crate) async fn start_with_routes(
-        mut config: ServerConfig,
+        config: ServerConfig,
         limits: Limits,
         routes: axum::Router,
+    ) -> Self {
+        Self::serve(config, limits, |server| server.with_routes(routes)).await
+    }
+
+    /// Serves whom the auth file allows to.
+    pub(crate) async fn start_with_auth(config: ServerConfig, auth_file: &Path) -> Self {
+        let (file, policy) = AuthFile::open(auth_file).unwrap();
+        let with_auth = |server: Server| server.with_auth(file, policy);
+        Self::serve(config, Limits::default(), with_auth).await
+    }
+
+    async fn serve(
+        mut config: ServerConfig,
+        limits: Limits,
+        with: impl FnOnce(Server) -> Server,
     ) -> Self {
         if config.listen == fanfare::server::LISTEN {
             config.listen.set_port(0);
@@ -57,9 +74,7 @@ impl Running {
         let server = Server::bind(config, broker.clone()).await.unwrap();
         let address = server.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let run = server
-            .with_routes(routes)
-            .run(shutdown.clone().cancelled_owned());
+        let run = with(server).run(shutdown.clone().cancelled_owned());
         Self {
             address,
             broker,
