@@ -10,6 +10,7 @@ mod drain_body;
 mod health;
 mod lifeline;
 mod publish;
+mod publish_answers;
 mod publish_stream;
 mod rate;
 mod revocation;

@@ -4,39 +4,33 @@
 //! reading can stall the whole connection. The response body passes on what has gathered meanwhile: a
 //! position, sums, and the rejections, whose number is bounded.
 //! Invariants: each message received completely is answered once, in order; memory is one message that
-//! is arriving, [`REJECTIONS_MAX`] rejections, and those of one read: a frame of 16 KiB holds 3,276 messages
+//! is arriving, what [`Answers`] hold, and the rejections of one read: a frame of 16 KiB holds 3,276 messages
 //! at most.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Waker},
+    pin::pin,
+    sync::Arc,
     time::SystemTime,
 };
 
 use axum::{body::Body, extract::Request};
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Response, header::CONTENT_TYPE};
-use http_body::Frame;
+use http::{Response, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
     PubSub,
-    call::{CONTENT_TYPE_GRPC, CallError, Received, frame, ok_trailers},
+    call::{CONTENT_TYPE_GRPC, CallError, Received, ok_trailers},
     deadline::Deadline,
+    publish_answers::{AnswerStream, Answers},
     share::ConnectionShare,
     status::{Refusal, StreamEnd},
 };
 use crate::{
     access::{AccessError, Leash, Permit},
-    broker::{Memory, Receipt, Run},
+    broker::{Receipt, Run},
     topic::Topic,
     wire::{
         Publish,
@@ -46,13 +40,6 @@ use crate::{
         request::with_publish_request,
     },
 };
-
-/// Rejections that wait for the caller to take them. A caller that sends bad messages for ever and
-/// reads no answer is told so by the end of its stream.
-pub(super) const REJECTIONS_MAX: usize = 1_024;
-
-/// The same of all streams together: some 16 MiB.
-pub(super) const REJECTIONS_OF_ALL_MAX: usize = 65_536;
 
 /// Messages and deliveries that cost one unit of a task's budget, of which tokio gives 128 for a turn:
 /// a turn is some 30,000 deliveries, or a few milliseconds.
@@ -309,116 +296,3 @@ impl Publisher<'_> {
 trait Chunk: AsRef<[u8]> + Buf {}
 impl Chunk for Bytes {}
 impl Chunk for BytesMut {}
-
-/// The answers that nobody has taken yet.
-#[derive(Debug)]
-struct Answers {
-    gathered: Mutex<Gathered>,
-    /// Rejections of all streams that wait.
-    of_all: Arc<AtomicUsize>,
-    memory: Arc<Memory>,
-}
-
-#[derive(Debug, Default)]
-struct Gathered {
-    answer: PublishStreamResponse,
-    /// The stream's end, once it is known.
-    trailers: Option<HeaderMap>,
-    is_over: bool,
-    reader: Option<Waker>,
-}
-
-impl Answers {
-    fn new(service: &PubSub) -> Self {
-        Self {
-            gathered: Mutex::default(),
-            of_all: Arc::clone(&service.rejections),
-            memory: Arc::clone(service.broker.memory()),
-        }
-    }
-
-    fn add(&self, more: PublishStreamResponse) -> Result<(), StreamEnd> {
-        let mut gathered = self.gathered.lock();
-        let answer = &mut gathered.answer;
-        let untaken = answer.rejections.len();
-        let of_all = self
-            .of_all
-            .fetch_add(more.rejections.len(), Ordering::Relaxed);
-        // Whoever has none waiting is not at fault.
-        let is_one_of_many = untaken > 0 && of_all > REJECTIONS_OF_ALL_MAX;
-        answer.position = more.position;
-        answer.matched += more.matched;
-        answer.delivered += more.delivered;
-        answer.dropped += more.dropped;
-        answer.displaced += more.displaced;
-        answer.rejections.extend(more.rejections);
-        let reader = gathered.reader.take();
-        drop(gathered);
-        reader.into_iter().for_each(Waker::wake);
-        if untaken > REJECTIONS_MAX {
-            return Err(StreamEnd::RejectionsUntaken {
-                max: REJECTIONS_MAX,
-            });
-        }
-        if is_one_of_many {
-            return Err(StreamEnd::RejectionsOfAll {
-                max: REJECTIONS_OF_ALL_MAX,
-            });
-        }
-        Ok(())
-    }
-
-    /// Whether rejections wait to be taken.
-    fn has_rejections(&self) -> bool {
-        !self.gathered.lock().answer.rejections.is_empty()
-    }
-
-    fn finish(&self, trailers: HeaderMap) {
-        let mut gathered = self.gathered.lock();
-        gathered.trailers = Some(trailers);
-        let reader = gathered.reader.take();
-        drop(gathered);
-        reader.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Drop for Answers {
-    fn drop(&mut self) {
-        let untaken = self.gathered.get_mut().answer.rejections.len();
-        self.of_all.fetch_sub(untaken, Ordering::Relaxed);
-    }
-}
-
-/// The response body.
-struct AnswerStream(Arc<Answers>);
-
-impl http_body::Body for AnswerStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let mut gathered = self.0.gathered.lock();
-        if gathered.answer.position > 0 {
-            let answer = std::mem::take(&mut gathered.answer);
-            let rejections = answer.rejections.len();
-            let mut data = frame(&answer);
-            if rejections > 0 {
-                self.0.of_all.fetch_sub(rejections, Ordering::Relaxed);
-                data = self.0.memory.count(data);
-            }
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if let Some(trailers) = gathered.trailers.take() {
-            gathered.is_over = true;
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        if gathered.is_over {
-            return Poll::Ready(None);
-        }
-        gathered.reader = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
