@@ -698,3 +698,50 @@ fn check_finds_what_would_keep_the_broker_from_starting() {
     let said = "the configuration is valid; without --auth-file, anybody may do anything\n";
     assert_eq!(text(&open.stdout), said);
 }
+
+#[test]
+fn the_readmes_auth_file_answers_as_the_readme_says() {
+    let readme = include_str!("../../README.md");
+    let after = readme.split_once("travels in the clear:\n\n").unwrap().1;
+    let (sample, shown) = after
+        .split_once("\n\n    $ broker token > alice.token\n")
+        .unwrap();
+    let (folder, token) = guarded("");
+    let hash = {
+        let mut hashed = broker(&["token", "--hash"]);
+        let token_file = std::fs::File::open(path_in(&folder, "alice.token")).unwrap();
+        let hashed = hashed.stdin(token_file).output().unwrap();
+        text(&hashed.stdout).trim().to_owned()
+    };
+    assert!(!sample.contains(&token));
+    let sample: String = sample
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n")
+        .collect();
+    let auth_file = path_in(&folder, "auth.toml");
+    std::fs::write(&auth_file, sample.replace("sha256:6b86...", &hash)).unwrap();
+    let modulus = base64::Engine::encode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        [0xff; 256],
+    );
+    let keys =
+        serde_json::json!({"keys": [{"kty": "RSA", "alg": "RS256", "n": modulus, "e": "AQAB"}]});
+    std::fs::write(path_in(&folder, "keys.json"), keys.to_string()).unwrap();
+
+    let mut checked = broker(&[
+        "check",
+        "--auth-file",
+        "auth.toml",
+        "--as",
+        "alice",
+        "--subscribe",
+        "orders.>",
+    ]);
+    let checked = checked.current_dir(folder.path()).output().unwrap();
+    let said = text(&checked.stdout).to_owned() + text(&checked.stderr);
+    for line in said.lines() {
+        assert!(shown.contains(line), "{said}");
+    }
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert_eq!(checked.status.code(), Some(3));
+}
