@@ -111,12 +111,12 @@ impl Caller {
 pub(crate) struct CallerCache(Mutex<Option<Caller>>);
 
 impl CallerCache {
-    pub(super) fn find(&self, token: Option<&Secret>, generation: u64) -> Option<Caller> {
+    /// Who showed the same token last, by whatever policy.
+    pub(super) fn find(&self, token: Option<&Secret>) -> Option<Caller> {
         let cached = self.0.lock();
         let caller = cached.as_ref()?;
         let is_same = token == caller.0.token.as_ref();
-        let is_current = caller.generation() == generation && !caller.is_expired();
-        (is_same && is_current).then(|| caller.clone())
+        (is_same && !caller.is_expired()).then(|| caller.clone())
     }
 
     pub(super) fn keep(&self, caller: &Caller) {
@@ -207,6 +207,10 @@ impl Permit {
     }
 
     fn renew(&mut self) -> Result<(), AccessError> {
+        // A request may arrive slowly, and its caller's time run out meanwhile.
+        if self.caller.is_expired() {
+            return Err(Unproven::Expired.into());
+        }
         if self.access.generation() != self.caller.generation() {
             self.caller = self.caller.prove_again(&self.access)?;
         }

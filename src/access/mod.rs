@@ -140,8 +140,15 @@ impl Access {
     ) -> Result<Caller, AccessError> {
         let token = bearer_token(headers)?;
         let generation = self.generation();
-        if let Some(caller) = cache.find(token.as_ref(), generation) {
-            return Ok(caller);
+        if let Some(caller) = cache.find(token.as_ref()) {
+            if caller.generation() == generation {
+                return Ok(caller);
+            }
+            // Not a guess: it was right before the policy changed.
+            if let Ok(caller) = caller.prove_again(self) {
+                cache.keep(&caller);
+                return Ok(caller);
+            }
         }
         let caller = self.prove(token, peer)?;
         cache.keep(&caller);
@@ -316,6 +323,32 @@ mod tests {
         };
         assert_eq!(poll(), Poll::Ready(Err(stolen.into())));
         assert_eq!(permit.subscribe(&filter), Err(stolen.into()));
+    }
+
+    #[test]
+    fn who_was_known_before_the_policy_changed_is_no_guess() {
+        let token = Secret::new_token().unwrap();
+        let text = format!("[users.alice]\ntokens = [\"{}\"]", TokenHash::of(&token));
+        let (access, _folder) = access(&text);
+        let peer = Peer {
+            address: Some([192, 0, 2, 1].into()),
+            ..Peer::default()
+        };
+        let cache = CallerCache::default();
+        let identify = |token: &str, cache: &CallerCache| {
+            let value = format!("Bearer {token}").parse().unwrap();
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            access.identify(&headers, &peer, cache).map(drop)
+        };
+        assert_eq!(identify(token.expose(), &cache), Ok(()));
+        while !matches!(
+            identify("wrong", &CallerCache::default()),
+            Err(AccessError::TooManyGuesses { .. })
+        ) {}
+        access.replace(AuthFile::open(access.file.lock().path()).unwrap().1);
+        assert_eq!(identify(token.expose(), &cache), Ok(()));
+        let newcomer = identify(token.expose(), &CallerCache::default());
+        assert!(matches!(newcomer, Err(AccessError::TooManyGuesses { .. })));
     }
 
     #[test]

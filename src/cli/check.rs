@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use fanfare::auth::{Action, AuthFile, Decision, Identity, Right, Rule, Rules};
+use fanfare::{
+    auth::{Action, AuthFile, Decision, Identity, Right, Rule, Rules},
+    server::Server,
+};
 
 use super::put;
 use crate::config::{CheckArgs, Config};
@@ -11,8 +14,11 @@ use crate::config::{CheckArgs, Config};
 /// An answer was no.
 const NO: u8 = 3;
 
-pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args.serve)?;
+    Server::check(&config.server)
+        .await
+        .context("the configuration is not valid")?;
     let Some(path) = config.auth_file else {
         put("the configuration is valid; without --auth-file, anybody may do anything\n")?;
         return Ok(ExitCode::SUCCESS);

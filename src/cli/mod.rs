@@ -79,7 +79,7 @@ pub(crate) fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    check::check(args)
+    until_stopped(check::check(args))
 }
 
 async fn connect(args: &ConnectArgs) -> anyhow::Result<Client> {

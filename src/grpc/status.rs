@@ -303,6 +303,17 @@ pub(super) fn from_http(answer: StatusCode, path: &str) -> Status {
             Status::deadline_exceeded("the request took longer than the broker allows")
         }
         StatusCode::SERVICE_UNAVAILABLE => draining(),
+        StatusCode::UNAUTHORIZED => Status::unauthenticated(format!("{path} asks who calls")),
+        StatusCode::FORBIDDEN => {
+            Status::permission_denied(format!("the caller may not use {path}"))
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            Status::resource_exhausted(format!("{path} was asked for too often"))
+        }
+        // What is there, but no method.
+        answer if answer.is_success() => {
+            Status::unimplemented(format!("the broker has no method {path}"))
+        }
         _ => Status::internal(format!("the broker failed with HTTP status {answer}")),
     }
 }

@@ -98,15 +98,8 @@ impl Server {
     /// # Errors
     /// The address cannot be had, or plaintext on it is not allowed, or the TLS files do not work.
     pub async fn bind(config: ServerConfig, broker: Broker) -> Result<Self, BindError> {
+        let tls = prepare(&config).await?;
         let address = config.listen;
-        let is_private = config.tls.is_some() || address.ip().to_canonical().is_loopback();
-        if !is_private && !config.insecure_plaintext {
-            return Err(BindError::Plaintext { address });
-        }
-        let tls = match config.tls.clone() {
-            Some(tls) => Some(Tls::load(tls).await?),
-            None => None,
-        };
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| BindError::Address { address, source })?;
@@ -120,6 +113,15 @@ impl Server {
             workers: Vec::new(),
             auth: None,
         })
+    }
+
+    /// Whether the server would start, but for the address: plaintext where it may be, and TLS files that
+    /// work together now.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn check(config: &ServerConfig) -> Result<(), BindError> {
+        prepare(config).await.map(drop)
     }
 
     /// Serves connections on these runtimes, each on the one with the fewest, instead of the one that
@@ -318,5 +320,18 @@ fn relieve(broker: &Broker, context: &Context) {
             subscriptions = shed,
             "ended the largest mailboxes: memory is short"
         );
+    }
+}
+
+/// What must hold before anything is listened on.
+async fn prepare(config: &ServerConfig) -> Result<Option<(Tls, Watch)>, BindError> {
+    let address = config.listen;
+    let is_private = config.tls.is_some() || address.ip().to_canonical().is_loopback();
+    if !is_private && !config.insecure_plaintext {
+        return Err(BindError::Plaintext { address });
+    }
+    match config.tls.clone() {
+        Some(tls) => Ok(Some(Tls::load(tls).await?)),
+        None => Ok(None),
     }
 }

@@ -486,6 +486,21 @@ async fn a_token_that_expires_in_mid_stream_ends_it_within_5_s() {
     assert!(took >= LIVES - Duration::from_secs(5), "{took:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_expires_while_its_request_arrives_is_expired() {
+    const LIVES: Duration = Duration::from_secs(10);
+    let guarded = Guarded::start(JWT).await;
+    let mut raw = guarded.raw().await;
+    let request = authorized(raw.grpc(PUBLISH), &jwt("alice", LIVES));
+    let mut call = raw.start(request).await;
+    call.send(frame(&message("u.alice.x", "x")).split_to(3), false);
+    tokio::time::sleep(LIVES + Duration::from_secs(1)).await;
+    call.send(frame(&message("u.alice.x", "x")).split_off(3), true);
+    let (_, status, _) = call.response().await.finished().await;
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.message(), "the token has expired");
+}
+
 #[tokio::test]
 async fn a_jwt_says_who_calls_and_its_name_is_one_token() {
     let guarded = Guarded::start(JWT).await;

@@ -494,6 +494,8 @@ fn plaintext_in_the_open_is_refused_with_both_ways_out() {
         for way_out in ["--tls-cert", "--insecure-plaintext"] {
             assert!(text(&refused.stderr).contains(way_out));
         }
+        let checked = run(&["check", "--listen", listen]);
+        check_refused(&checked, 1, "broker: the configuration is not valid: ");
     }
     // An address for documentation, which is no machine's.
     let nowhere = "192.0.2.1:1234";
@@ -507,6 +509,9 @@ fn plaintext_in_the_open_is_refused_with_both_ways_out() {
         1,
         &format!("broker: cannot listen on {nowhere}"),
     );
+    let missing = ["check", "--tls-cert", "/no/cert", "--tls-key", "/no/key"];
+    let not_valid = "broker: the configuration is not valid: TLS does not work: cannot read /no/";
+    check_refused(&run(&missing), 1, not_valid);
     let half = run(&["--tls-cert", "server.pem"]);
     check_refused(&half, 2, "error: the following required arguments");
 }
@@ -704,7 +709,7 @@ fn the_readmes_auth_file_answers_as_the_readme_says() {
     let readme = include_str!("../../README.md");
     let after = readme.split_once("travels in the clear:\n\n").unwrap().1;
     let (sample, shown) = after
-        .split_once("\n\n    $ broker token > alice.token\n")
+        .split_once("\n\n    $ (umask 077; broker token > alice.token)\n")
         .unwrap();
     let (folder, token) = guarded("");
     let hash = {

@@ -150,3 +150,12 @@ async fn what_is_no_message_is_refused_on_both_ways() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_page_is_no_method() {
+    let broker = Running::start().await;
+    let mut raw = Raw::connect(broker.address).await;
+    let head = raw.grpc("/metrics").method("GET");
+    let seen = seen(&mut raw, head, Bytes::new()).await;
+    assert_eq!((seen.code, seen.messages), (Code::Unimplemented, 0));
+}
