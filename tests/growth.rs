@@ -99,6 +99,18 @@ fn a_million_short_lived_topics_leave_no_memory_behind() {
         assert_eq!(publish(&broker, "job.7.eu.done"), 1);
         drop(live);
     });
+    // Groups, each with a name of its own.
+    check(&broker, || {
+        let members = (0..100_000).map(|index| {
+            let options = SubscribeOptions {
+                group: Some(format!("workers-{index}").parse().unwrap()),
+                ..SubscribeOptions::new("jobs".parse().unwrap())
+            };
+            broker.subscribe(options).unwrap()
+        });
+        let live: Vec<_> = members.collect();
+        assert_eq!(broker.snapshot().groups, live.len());
+    });
     // Nobody listens.
     check(&broker, || {
         let matched = answers(0..100_000).map(|topic| publish(&broker, &topic));

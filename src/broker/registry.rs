@@ -243,12 +243,6 @@ impl Registry {
         self.subscribers.len()
     }
 
-    /// Whether nothing is left of anybody.
-    #[cfg(all(test, feature = "interleavings"))]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.trie.is_empty() && self.lanes.is_empty() && self.subscribers.is_empty()
-    }
-
     pub(crate) fn groups_len(&self) -> usize {
         self.groups.len()
     }
@@ -324,6 +318,9 @@ impl Registry {
             *members -= 1;
             if *members == 0 {
                 self.groups.remove(&group.name);
+                if self.groups.len() < self.groups.capacity() / 4 {
+                    self.groups.shrink_to_fit();
+                }
             }
         }
         let (ledger, wakers) = subscriber.with_flushed(Mailbox::close);
@@ -396,5 +393,13 @@ impl Registry {
         route.lanes.shrink_to_fit();
         route.singles.shrink_to_fit();
         route
+    }
+}
+
+#[cfg(test)]
+impl Registry {
+    /// Whether nothing is left of anybody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.trie.is_empty() && self.lanes.is_empty() && self.subscribers.is_empty()
     }
 }

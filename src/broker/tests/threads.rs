@@ -385,6 +385,7 @@ fn nothing_deadlocks_while_topics_come_and_go() {
     assert_eq!((snapshot.subscriptions, snapshot.groups), (0, 0));
     assert_eq!(snapshot.buffered_bytes, 0);
     assert!(snapshot.ledger.balances());
+    assert!(broker.shared.registry.read().is_empty());
     broker.age_topics();
     broker.age_topics();
     assert_eq!(broker.snapshot().topics, 0);
