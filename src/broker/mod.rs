@@ -21,6 +21,7 @@ mod pressure;
 mod publish;
 mod queue;
 mod registry;
+mod retention;
 mod subscription;
 mod sync;
 mod topics;
@@ -52,13 +53,14 @@ use self::{
     wakers::Wakers,
 };
 pub use self::{
-    ended::{EndReason, Ended},
+    ended::{EndReason, Ended, Lost},
     ledger::{Ledger, MissReason},
     limits::*,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},
     overflow::OverflowPolicy,
     publish::{PublishError, Receipt},
     queue::{BatchLimit, MailboxSize},
+    retention::*,
     subscription::{EndWatch, Start, SubscribeError, SubscribeOptions, Subscription},
 };
 use crate::message::{Message, Sequence, Tag};

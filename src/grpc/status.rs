@@ -8,7 +8,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{call::CallError, rate::PublishRateExceeded};
+use super::{
+    call::{CallError, ok_trailers},
+    rate::PublishRateExceeded,
+};
 use crate::{
     access::AccessError,
     broker::{EndReason, Ended, PublishError, SubscribeError},
@@ -76,12 +79,13 @@ impl Refusal {
                 PublishError::PayloadTooLarge { .. } => Limit::PayloadBytes,
                 PublishError::TooManyAttributes { .. } => Limit::Attributes,
                 PublishError::AttributesTooLarge { .. } => Limit::AttributesBytes,
+                PublishError::TopicEnded => return None,
             }),
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
                 SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
                 SubscribeError::MemoryScarce { .. } => Some(Limit::Memory),
-                SubscribeError::Draining => None,
+                SubscribeError::GroupWithStart | SubscribeError::Draining => None,
             },
             Self::PublishRate(_) => Some(Limit::PublishRate),
             Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
@@ -108,11 +112,13 @@ impl Refusal {
                 PublishError::PayloadTooLarge { .. }
                 | PublishError::TooManyAttributes { .. }
                 | PublishError::AttributesTooLarge { .. } => Code::ResourceExhausted,
+                PublishError::TopicEnded => Code::FailedPrecondition,
             },
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. }
                 | SubscribeError::TooManySubscriptions { .. }
                 | SubscribeError::MemoryScarce { .. } => Code::ResourceExhausted,
+                SubscribeError::GroupWithStart => Code::InvalidArgument,
                 SubscribeError::Draining => Code::Unavailable,
             },
             Self::PublishRate(_) | Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
@@ -129,6 +135,7 @@ impl Refusal {
         match self {
             Self::Field(invalid) => Some(invalid.field),
             Self::Heartbeat { .. } => Some("heartbeat_interval"),
+            Self::Subscribe(SubscribeError::GroupWithStart) => Some("group"),
             Self::Call(_)
             | Self::Publish(_)
             | Self::Subscribe(_)
@@ -148,6 +155,9 @@ impl Refusal {
                 "heartbeat_interval",
                 self.to_string(),
             )),
+            Self::Subscribe(SubscribeError::GroupWithStart) => Some(
+                ErrorDetails::with_bad_request_violation("group", self.to_string()),
+            ),
             // What passes by itself, soon.
             Self::Subscribe(SubscribeError::Draining | SubscribeError::MemoryScarce { .. })
             | Self::Call(CallError::ReceivingTooMuch { .. } | CallError::MemoryFull { .. })
@@ -243,9 +253,17 @@ pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
             ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
         ),
         EndReason::Draining => draining(),
+        EndReason::TopicEnded => return topic_ended_trailers(ended.missed),
         EndReason::Unsubscribed => Status::cancelled("the subscription was cancelled"),
     };
     with_missed(trailers(&status), ended.missed)
+}
+
+/// A topic's end is no error: its subscribers have got all of it.
+fn topic_ended_trailers(missed: u64) -> HeaderMap {
+    let mut trailers = ok_trailers();
+    trailers.insert(metadata::TOPIC_ENDED, HeaderValue::from_static("true"));
+    with_missed(trailers, missed)
 }
 
 /// What the trailers say when a subscriber has lost its right.

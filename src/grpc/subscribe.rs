@@ -188,7 +188,8 @@ struct Chunks<'c> {
 impl Chunks<'_> {
     fn put(&mut self, taken: Taken) {
         match taken {
-            Taken::Missed(missed) => self.missed = missed,
+            Taken::Missed(missed) => self.missed += missed,
+            Taken::Gap(_) => {}
             Taken::Frames(frames) => self.put_frames(frames),
             Taken::Delivery(delivery) => {
                 self.gather_alone();

@@ -11,7 +11,10 @@ use std::{borrow::Cow, ops::Deref, sync::OnceLock, time::SystemTime};
 use bytes::Bytes;
 
 pub use self::name::*;
-use crate::topic::Topic;
+use crate::{
+    cursor::{Cursor, Position},
+    topic::Topic,
+};
 
 /// What the broker counts for keeping any message, on top of what the message carries: about the
 /// size of a [`Delivery`] and its allocation.
@@ -69,6 +72,8 @@ pub struct Message {
     pub key: Option<Key>,
     /// The publisher's id for it; without one, the broker derives one from epoch and sequence.
     pub id: Option<MessageId>,
+    /// Whether it is its topic's last message: subscriptions to just this topic end after it.
+    pub end: bool,
 }
 
 impl Message {
@@ -82,6 +87,7 @@ impl Message {
             tag: None,
             key: None,
             id: None,
+            end: false,
         }
     }
 
@@ -100,6 +106,7 @@ impl Message {
             tag: self.tag.as_ref(),
             key: self.key.as_ref(),
             id: self.id.as_ref(),
+            end: self.end,
         }
     }
 }
@@ -113,6 +120,7 @@ pub(crate) struct MessageRef<'m> {
     pub(crate) tag: Option<&'m Tag>,
     pub(crate) key: Option<&'m Key>,
     pub(crate) id: Option<&'m MessageId>,
+    pub(crate) end: bool,
 }
 
 /// A payload, and what it takes to own it.
@@ -159,6 +167,7 @@ impl MessageRef<'_> {
             tag: self.tag.cloned(),
             key: self.key.cloned(),
             id: self.id.cloned(),
+            end: self.end,
         }
     }
 }
@@ -182,6 +191,8 @@ pub struct Delivery {
     pub sequence: Sequence,
     /// When the broker accepted it.
     pub published_at: SystemTime,
+    /// Its place among all that is kept; `None` if its topic has no history.
+    pub position: Option<Position>,
     size: usize,
     encoded: OnceLock<Bytes>,
 }
@@ -201,8 +212,19 @@ impl Delivery {
             epoch,
             sequence,
             published_at,
+            position: None,
             encoded: OnceLock::new(),
         }
+    }
+
+    /// From where a subscriber that got this message can go on; `None` if its topic has no history.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.position.map(|position| Cursor {
+            epoch: self.epoch,
+            position,
+            sequence: self.sequence,
+        })
     }
 
     /// The message's id: the publisher's, or `epoch-sequence` in hexadecimal.
@@ -217,6 +239,7 @@ impl Delivery {
             epoch: self.epoch,
             sequence: self.sequence,
             published_at: self.published_at,
+            position: self.position,
         }
     }
 
@@ -240,12 +263,16 @@ pub(crate) struct DeliveryRef<'m> {
     pub(crate) epoch: Epoch,
     pub(crate) sequence: Sequence,
     pub(crate) published_at: SystemTime,
+    pub(crate) position: Option<Position>,
 }
 
 impl DeliveryRef<'_> {
     pub(crate) fn to_delivery(self) -> Delivery {
         let message = self.message.to_message();
-        Delivery::new(message, self.epoch, self.sequence, self.published_at)
+        Delivery {
+            position: self.position,
+            ..Delivery::new(message, self.epoch, self.sequence, self.published_at)
+        }
     }
 }
 
