@@ -12,7 +12,7 @@ use super::{
     ended::{EndReason, Ended, Lost},
     overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
-    registry::Subscriber,
+    subscriber::Subscriber,
 };
 use crate::{
     cursor::StartAt,

@@ -33,7 +33,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{registry::Subscriber, *};
+use super::{subscriber::Subscriber, *};
 use crate::{
     message::{Delivery, DeliveryRef, Epoch, Message, Sequence},
     topic::{Topic, TopicFilter},
