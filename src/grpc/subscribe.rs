@@ -35,7 +35,7 @@ use crate::{
     broker::{BatchLimit, Memory, Subscription, Taken},
     wire::{
         Subscribe,
-        frame::{Form, put_delivery, put_heartbeat, put_missed, put_missed_before},
+        frame::{Form, put_delivery, put_gap, put_heartbeat, put_missed, put_missed_before},
         metadata,
         pb::SubscribeRequest,
     },
@@ -154,6 +154,10 @@ impl IntoResponse for DeliveryStream {
                 headers.insert(metadata::EPOCH, HeaderValue::from(start.epoch.0));
                 headers.insert(metadata::HEAD_SEQUENCE, HeaderValue::from(start.head.0));
             }
+            if let Some(cursor) = subscription.cursor() {
+                let value = HeaderValue::try_from(cursor.to_string());
+                headers.insert(metadata::CURSOR, value.expect("a cursor is printable"));
+            }
         }
         // Said once in a stream's life. Indexed, it would stay in the tables of both ends for as long
         // as the connection lives.
@@ -189,6 +193,11 @@ impl Chunks<'_> {
     fn put(&mut self, taken: Taken) {
         match taken {
             Taken::Missed(missed) => self.missed += missed,
+            Taken::Gap(gap) if self.form != Form::PayloadOnly => {
+                self.gather_alone();
+                put_gap(&mut self.gathered, gap);
+            }
+            // Its clients know payloads alone, and ask for nothing that could be gone.
             Taken::Gap(_) => {}
             Taken::Frames(frames) => self.put_frames(frames),
             Taken::Delivery(delivery) => {
