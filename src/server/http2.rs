@@ -44,7 +44,8 @@ where
     T: AsyncWrite + Unpin + Send + 'static,
 {
     let credit = Credit::default();
-    let stream = FrameGuard::new(stream, credit.clone());
+    let memory = Arc::clone(context.pubsub.broker.memory());
+    let stream = FrameGuard::new(stream, credit.clone(), memory);
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
     let subscriptions_max = context.config.subscriptions_per_connection_max;
