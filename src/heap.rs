@@ -2,8 +2,8 @@
 //!
 //! A read and the batches made of it come and go thousands of times a second at the end of the heap. glibc
 //! gives that end back to the system whenever 128 KiB of it are free, and takes it again, empty, at the
-//! next read: tens of thousands of page faults a second, a sixth of the processor's time with one
-//! publisher and one subscriber and a quarter with ten (ARCHITECTURE.md has the figures and the command).
+//! next read: tens of thousands of page faults a second, and an eighth of the processor's time with ten
+//! publishers (ARCHITECTURE.md has the figures and the command).
 //! The one module with `unsafe`: a setting of the C library has no other door. Other systems and C
 //! libraries keep their own ways.
 

@@ -77,7 +77,12 @@ where
         {
             let mut serving = pin!(try_serve(&mut connection, &credit, &context, &share));
             let served = poll_fn(|cx| {
-                let served = serving.as_mut().poll(cx);
+                let mut gathered = outgoing.gathered_bytes();
+                let mut served = serving.as_mut().poll(cx);
+                // What was written made room for more of the same streams: one write is to take it all.
+                while served.is_pending() && outgoing.has_room_after(&mut gathered) {
+                    served = serving.as_mut().poll(cx);
+                }
                 match outgoing.poll_pass_on(cx) {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Write(error))),
                     _ => served.map_err(Error::Protocol),

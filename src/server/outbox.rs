@@ -78,6 +78,17 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
         }
     }
 
+    /// How much waits to be passed on.
+    pub(super) fn gathered_bytes(&self) -> usize {
+        self.0.lock().gathered.len()
+    }
+
+    /// Whether more waits than `gathered`, which is set to what does, and there is room left.
+    pub(super) fn has_room_after(&self, gathered: &mut usize) -> bool {
+        let now = self.gathered_bytes();
+        std::mem::replace(gathered, now) < now && now < GATHERED_BYTES_MAX
+    }
+
     /// Writes what was gathered. Ready once nothing is left.
     pub(super) fn poll_pass_on(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_drain(cx)
