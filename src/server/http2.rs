@@ -79,8 +79,11 @@ where
             let served = poll_fn(|cx| {
                 let mut gathered = outgoing.gathered_bytes();
                 let mut served = serving.as_mut().poll(cx);
-                // What was written made room for more of the same streams: one write is to take it all.
-                while served.is_pending() && outgoing.has_room_after(&mut gathered) {
+                // So much that a stream may have filled its buffer, which has room again: one write is to
+                // take it all.
+                while served.is_pending()
+                    && outgoing.gathers(&mut gathered, config::SEND_BUFFER_BYTES)
+                {
                     served = serving.as_mut().poll(cx);
                 }
                 match outgoing.poll_pass_on(cx) {

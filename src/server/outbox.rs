@@ -83,10 +83,12 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
         self.0.lock().gathered.len()
     }
 
-    /// Whether more waits than `gathered`, which is set to what does, and there is room left.
-    pub(super) fn has_room_after(&self, gathered: &mut usize) -> bool {
+    /// Whether so many bytes more wait than did at `gathered`, which is set to what does, and there is room
+    /// for more.
+    pub(super) fn gathers(&self, gathered: &mut usize, bytes: usize) -> bool {
         let now = self.gathered_bytes();
-        std::mem::replace(gathered, now) < now && now < GATHERED_BYTES_MAX
+        let before = std::mem::replace(gathered, now);
+        now >= before + bytes && now < GATHERED_BYTES_MAX
     }
 
     /// Writes what was gathered. Ready once nothing is left.
