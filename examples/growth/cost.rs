@@ -1,10 +1,18 @@
 //! What one subscription, filter or topic costs in the process, by how many there are.
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    str::FromStr,
+    task::{Context, Poll, Waker},
+    time::SystemTime,
+};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use fanfare::broker::{BatchLimit, Broker, Limits, Lost, Subscription};
+use fanfare::{
+    broker::{BatchLimit, Bounds, Broker, HistoryLimits, Limits, Lost, Retention, Subscription},
+    message::Message,
+    topic::TopicFilter,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,6 +39,12 @@ pub(crate) enum Kind {
     HeardTopic,
     /// Topics that a hundred wildcard subscribers read.
     WidelyHeardTopic,
+    /// Messages that one topic keeps, of no payload.
+    KeptMessage,
+    /// Messages that one topic keeps, of 128 bytes.
+    KeptPayload,
+    /// Topics that keep a message each, of no payload.
+    KeptTopic,
 }
 
 impl Kind {
@@ -43,6 +57,9 @@ impl Kind {
             Self::LeftTopic => "topic that its subscriber has left",
             Self::HeardTopic => "topic that 1 wildcard subscriber reads",
             Self::WidelyHeardTopic => "topic that 100 wildcard subscribers read",
+            Self::KeptMessage => "message kept for replay, empty",
+            Self::KeptPayload => "message kept for replay, of 128 bytes",
+            Self::KeptTopic => "topic that keeps one empty message",
         }
     }
 
@@ -60,6 +77,7 @@ impl Kind {
         let limits = Limits {
             // None is to be forgotten, and they do not spread evenly over the table's shards.
             idle_topics_max: 4 * count,
+            history: self.history(count),
             ..Limits::default()
         };
         let broker = Broker::new(limits, 1)?;
@@ -76,6 +94,25 @@ impl Kind {
         }))
     }
 
+    fn history(self, count: usize) -> HistoryLimits {
+        let keeps = matches!(
+            self,
+            Self::KeptMessage | Self::KeptPayload | Self::KeptTopic
+        );
+        let rule = Retention {
+            filter: TopicFilter::from_str(">").expect("a filter"),
+            bounds: keeps.then(|| Bounds {
+                messages: count,
+                bytes: usize::MAX,
+                ..Bounds::default()
+            }),
+        };
+        HistoryLimits {
+            rules: vec![rule],
+            bytes_max: Limits::default().memory_budget / 2,
+        }
+    }
+
     fn grow(self, broker: &Broker, count: usize) -> anyhow::Result<Vec<Subscription>> {
         let mut live = Vec::new();
         for topic in (0..count).map(topic) {
@@ -84,7 +121,14 @@ impl Kind {
                 Self::OwnTopic | Self::UsedTopic => live.push(subscribe(broker, &topic)?),
                 Self::OwnFilter => live.push(subscribe(broker, &format!("job.{topic}.*.done"))?),
                 Self::LeftTopic => drop(subscribe(broker, &topic)?),
-                Self::HeardTopic | Self::WidelyHeardTopic => publish(broker, &topic)?,
+                Self::HeardTopic | Self::WidelyHeardTopic | Self::KeptTopic => {
+                    publish(broker, &topic)?;
+                }
+                Self::KeptMessage => publish(broker, "responses")?,
+                Self::KeptPayload => {
+                    let message = Message::new("responses".parse()?, vec![0; 128]);
+                    broker.publish(message, SystemTime::UNIX_EPOCH)?;
+                }
             }
         }
         if self == Self::UsedTopic {
