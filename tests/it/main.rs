@@ -11,6 +11,8 @@ mod cli;
 mod client;
 mod delivery;
 mod drain;
+mod fault_proxy;
+mod faults;
 mod http;
 mod lifecycle;
 mod limits;
