@@ -11,6 +11,9 @@ pub mod auth;
 pub mod broker;
 pub mod certificate;
 pub mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod http;
 pub mod message;
