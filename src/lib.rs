@@ -6,6 +6,8 @@
 //! Dependencies point one way: `server` to `grpc` and `http`, these to `wire` and `broker`, all of them
 //! to `topic` and `message`. The domain, [`broker`], knows no gRPC, HTTP, command line, clock or task.
 
+#![forbid(unsafe_code)]
+
 mod access;
 pub mod auth;
 pub mod broker;

@@ -4,23 +4,32 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::input::Input;
-use crate::server::{Credit, FrameGuard, Protocol, sniff};
+use crate::{
+    broker::Memory,
+    server::{Credit, FrameGuard, Protocol, sniff},
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
+/// From this size on, a frame makes a connection take more memory.
+const LARGE_FRAME_BYTES: usize = 4 * 1024;
 
 /// Lengths of pieces, and what comes in them.
 pub(super) fn connection(data: &[u8]) {
     let (whole, pieces) = Input::new(data).cut();
-    let mut guard = FrameGuard::new((), Credit::default());
+    let memory = Arc::new(Memory::new(usize::MAX));
+    let mut guard = FrameGuard::new((), Credit::default(), Arc::clone(&memory));
     let counted: u64 = pieces.iter().map(|piece| guard.count(piece)).sum();
-    assert_eq!(counted, control_frames(whole));
+    let (expected, has_large) = look_through(whole);
+    assert_eq!(counted, expected);
+    assert_eq!(memory.used() > 0, has_large);
 
     let expected = if whole.starts_with(PREFACE) {
         Some(Protocol::Http2)
@@ -40,15 +49,16 @@ pub(super) fn connection(data: &[u8]) {
     assert_eq!(protocol, expected);
     if let Some((_, stream)) = sniffed {
         // Whatever was looked at comes to whoever serves the connection, and as it was.
-        let guarded = FrameGuard::new(stream, Credit::default());
+        let guarded = FrameGuard::new(stream, Credit::default(), Arc::clone(&memory));
         assert_eq!(now(read_to_end(guarded)), whole);
     }
 }
 
-/// The frames that ask for nothing, of those whose header has come; after what is no frame, the preface.
-fn control_frames(stream: &[u8]) -> u64 {
+/// How many frames ask for nothing, of those whose header has come, and whether any is large. What comes
+/// first is no frame but the preface.
+fn look_through(stream: &[u8]) -> (u64, bool) {
     let mut frames = stream.get(PREFACE.len()..).unwrap_or_default();
-    let mut count = 0;
+    let (mut count, mut has_large) = (0, false);
     while frames.len() >= HEADER_BYTES {
         let length = u32::from_be_bytes([0, frames[0], frames[1], frames[2]]) as usize;
         let (kind, ends_stream) = (frames[3], frames[4] & 1 == 1);
@@ -58,9 +68,10 @@ fn control_frames(stream: &[u8]) -> u64 {
             _ => false,
         };
         count += u64::from(!moves_on);
+        has_large |= length >= LARGE_FRAME_BYTES;
         frames = frames.get(HEADER_BYTES + length..).unwrap_or_default();
     }
-    count
+    (count, has_large)
 }
 
 /// What is ready at once.

@@ -240,8 +240,9 @@ impl Chunks<'_> {
             self.whole.push_back(std::mem::take(&mut self.alone));
         }
         if !self.gathered.is_empty() {
-            let gathered = self.gathered.split().freeze();
-            let held = self.memory.hold(gathered.len() + CHUNK_OVERHEAD_BYTES);
+            let gathered = std::mem::take(&mut self.gathered);
+            let bytes = gathered.capacity() + CHUNK_OVERHEAD_BYTES;
+            let held = self.memory.hold(bytes);
             self.whole.push_back(held.count(gathered));
         }
     }

@@ -122,7 +122,12 @@ pub(crate) fn put_delivery(
         (0, _) | (_, Form::PayloadOnly) => 0,
         _ => 1 + encoded_len_varint(missed),
     };
-    put_prefix(chunk, missed_bytes + envelope.len() + payload_bytes);
+    let is_large = payload.len() >= PAYLOAD_BYTES_COPIED_MAX;
+    let bytes = missed_bytes + envelope.len() + payload_bytes;
+    // No room for what is not copied: it would be held for as long as the few bytes before it.
+    let not_copied = if is_large { payload.len() } else { 0 };
+    chunk.reserve(PREFIX_BYTES + bytes - not_copied);
+    put_prefix(chunk, bytes);
     if missed_bytes > 0 {
         put_varint(chunk, field::MISSED, missed);
     }
@@ -131,7 +136,7 @@ pub(crate) fn put_delivery(
         return None;
     }
     put_length(chunk, form.payload_field(payload), payload.len());
-    if payload.len() >= PAYLOAD_BYTES_COPIED_MAX {
+    if is_large {
         return Some(payload.clone());
     }
     chunk.put_slice(payload);
@@ -162,7 +167,6 @@ pub(crate) fn put_heartbeat(chunk: &mut BytesMut) {
 
 /// Appends gRPC's prefix of an uncompressed message of `bytes` bytes.
 pub(crate) fn put_prefix(chunk: &mut BytesMut, bytes: usize) {
-    chunk.reserve(PREFIX_BYTES + bytes);
     chunk.put_u8(0);
     chunk.put_u32(frame_bytes(bytes));
 }
@@ -363,6 +367,15 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(read(chunk.freeze()), heartbeat);
+    }
+
+    #[test]
+    fn what_goes_before_a_large_payload_holds_no_room_for_it() {
+        let payload = vec![0; PAYLOAD_BYTES_COPIED_MAX];
+        let delivery = delivery(Message::new("t".parse().unwrap(), payload), 1);
+        let mut chunk = BytesMut::new();
+        assert!(put_delivery(&mut chunk, &delivery, 7, Form::Full).is_some());
+        assert!(chunk.capacity() < 512, "{}", chunk.capacity());
     }
 
     #[test]
