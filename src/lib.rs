@@ -14,6 +14,9 @@ pub mod broker;
 pub mod certificate;
 pub mod client;
 pub mod cursor;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod http;
 pub mod message;

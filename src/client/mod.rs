@@ -57,6 +57,8 @@ use http::uri::Scheme;
 use tonic::Request;
 
 use self::connection::Connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::publish_frame::Outgoing;
 pub use self::{
     connect_error::ConnectError,
     convert::{Malformed, Receipt, Received},

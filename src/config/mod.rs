@@ -6,6 +6,8 @@ mod access_args;
 mod args;
 mod bounds;
 mod commands;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod history_args;
 
 use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};

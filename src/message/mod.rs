@@ -306,7 +306,9 @@ mod tests {
             attributes.iter().collect::<Vec<_>>(),
             [("a", "2"), ("b", "3")]
         );
-        assert_eq!(attributes.bytes(), 4);
+        assert_eq!((attributes.len(), attributes.bytes()), (2, 4));
+        assert!(!attributes.is_empty());
+        assert!(Attributes::default().is_empty());
     }
 
     #[test]
@@ -324,5 +326,18 @@ mod tests {
         message.key = Some("kk".parse().unwrap());
         message.id = Some("iii".parse().unwrap());
         assert_eq!(message.size(), MESSAGE_OVERHEAD_BYTES + 14);
+        let attribute = ("name".parse().unwrap(), "value".to_owned());
+        message.attributes = [attribute].into_iter().collect();
+        assert_eq!(message.size(), MESSAGE_OVERHEAD_BYTES + 23);
+    }
+
+    #[test]
+    fn what_the_first_one_has_encoded_is_there_for_all() {
+        let message = Message::new("t".parse().unwrap(), "x");
+        let delivery = Delivery::new(message, Epoch(1), Sequence(1), SystemTime::UNIX_EPOCH);
+        let first = delivery.encoded_with(|delivery| delivery.message.payload.clone());
+        assert_eq!(first, "x");
+        let second = delivery.encoded_with(|_| unreachable!("encoded twice"));
+        assert_eq!(second, "x");
     }
 }

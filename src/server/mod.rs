@@ -40,6 +40,12 @@ use self::{
     tls::{Tls, Watch},
     workers::Workers,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{
+    frame_guard::{Credit, FrameGuard},
+    sniff::{Protocol, sniff},
+    tls::names_of,
+};
 pub use crate::pem::PemError;
 use crate::{
     access::Access,

@@ -92,7 +92,7 @@ impl Beginning {
             StartAt::Now | StartAt::All => (kept, Some(Position(0)), Gap::NONE),
             StartAt::Last(count) => {
                 let (position, gone) = last_of(shared, count, subscriber, head);
-                (kept, position, gone)
+                (kept, Some(position), gone)
             }
             StartAt::After(cursor) if is_ours(shared, cursor) => {
                 (Asked::After, Some(cursor.position), Gap::NONE)
@@ -196,15 +196,15 @@ fn gone_since(shared: &Shared, at: SystemTime, log: &Log) -> Gap {
 }
 
 /// The position before the newest `count` messages that match and were kept up to `head`, and what is known
-/// to be gone of them. No position if all that is kept is fewer.
+/// to be gone of them; before all that is kept where that is fewer.
 fn last_of(
     shared: &Shared,
     count: u64,
     subscriber: &Subscriber,
     head: Position,
-) -> (Option<Position>, Gap) {
+) -> (Position, Gap) {
     if count == 0 {
-        return (Some(head), Gap::NONE);
+        return (head, Gap::NONE);
     }
     let mut newest = BinaryHeap::new();
     let mut given_up = Vec::new();
@@ -235,6 +235,9 @@ fn last_of(
             newest.push(Reverse(kept.position));
         }
     }
+    let before = newest
+        .peek()
+        .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
     let forgotten = shared.history.forgotten();
     let lacking = count - newest.len() as u64;
     if lacking > 0 {
@@ -244,11 +247,8 @@ fn last_of(
         } else {
             Gap::NONE
         };
-        return (None, Gap::exactly(gone.min(lacking)) + unknown);
+        return (before, Gap::exactly(gone.min(lacking)) + unknown);
     }
-    let before = newest
-        .peek()
-        .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
     let gone = if given_up.iter().any(|(newest, _)| *newest > before) {
         Gap::at_least(1)
     } else if forgotten.is_some_and(|gone| gone.newest > before) {
@@ -256,5 +256,5 @@ fn last_of(
     } else {
         Gap::NONE
     };
-    (Some(before), gone)
+    (before, gone)
 }
