@@ -644,6 +644,8 @@ async fn the_rust_client_comes_back_without_what_it_has_got() {
         Event::Resubscribed { facts, .. } => assert_eq!(facts.start.unwrap().head.0, 1),
         other => panic!("{other:?}"),
     }
+    assert_eq!(event(&mut reader).await, Event::Gap(Gap::UNKNOWN));
+    assert_eq!(text(&received(&mut reader).await), "before it is back");
     restarted.publish("t", "live");
     assert_eq!(text(&received(&mut reader).await), "live");
 }
