@@ -636,8 +636,10 @@ async fn the_rust_client_comes_back_without_what_it_has_got() {
     }
     broker.shut_down();
     broker.stopped().await;
-    let mut config = ServerConfig::default();
-    config.listen = address;
+    let config = ServerConfig {
+        listen: address,
+        ..ServerConfig::default()
+    };
     let restarted = Running::start_with(config, keeping(100)).await;
     restarted.publish("t", "before it is back");
     match event(&mut reader).await {
