@@ -8,83 +8,32 @@ mod call;
 mod deadline;
 mod drain_body;
 mod health;
-mod lifeline;
 mod publish;
 mod publish_answers;
 mod publish_stream;
-mod rate;
-mod revocation;
-mod share;
 mod status;
 mod subscribe;
 mod translate;
 
-use std::{
-    future::Future,
-    ops::RangeInclusive,
-    pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
-use http::{HeaderMap, Response};
+use axum::{Router, body::Body, extract::Request, middleware};
+use http::Response;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-pub(crate) use self::{
-    call::Receiving, health::Readiness, lifeline::Lifeline, rate::PublishRate,
-    share::ConnectionShare, status::internal_error, translate::answer_in_grpc,
-};
 use self::{
     drain_body::{EndsOn, end_in_time},
+    status::refuse,
     translate::{pass_calls, refuse_head},
 };
+pub(crate) use self::{health::Readiness, status::internal_error, translate::answer_in_grpc};
 use crate::{
-    access::{Access, AccessError, Permit},
-    broker::{Broker, Limits},
-    metrics::Metrics,
+    access::Access,
+    service::{ConnectionShare, Lifeline, PubSub},
     wire,
     wire::frame::Form,
 };
-
-/// What the methods need to know; shared by all calls.
-#[derive(Debug)]
-pub(crate) struct PubSub {
-    pub(crate) broker: Broker,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) receiving: Receiving,
-    /// Of all publish streams, those that no caller has taken yet.
-    pub(crate) rejections: Arc<AtomicUsize>,
-    /// Cancelled when streams should come to their end.
-    pub(crate) drain: CancellationToken,
-    /// The heartbeat intervals that a subscriber may ask for.
-    pub(crate) heartbeat_interval: RangeInclusive<Duration>,
-    /// Who may do what; without it, anybody anything.
-    pub(crate) access: Option<Arc<Access>>,
-}
-
-impl PubSub {
-    /// The largest request: the largest message, its fields' keys and lengths, and fields unknown
-    /// to this version.
-    pub(crate) fn request_bytes_max(limits: &Limits) -> usize {
-        const FIELDS_BYTES: usize = 64 * 1024;
-        limits.payload_bytes_max + limits.attributes_bytes_max.max(FIELDS_BYTES)
-    }
-
-    /// What the sender of these headers is to be asked for, if anybody is.
-    fn permit(
-        &self,
-        headers: &HeaderMap,
-        share: &ConnectionShare,
-    ) -> Result<Option<Permit>, AccessError> {
-        let Some(access) = &self.access else {
-            return Ok(None);
-        };
-        let caller = access.identify(headers, share.peer(), share.caller())?;
-        Ok(Some(Permit::new(access, caller)))
-    }
-}
 
 /// A method of `PubSubService`, under either of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +120,7 @@ impl Method {
             if let Some(limit) = refusal.limit() {
                 service.metrics.reject(limit);
             }
-            refusal.into_response().into()
+            refuse(refusal).into()
         })
     }
 }

@@ -25,8 +25,9 @@ use tower::ServiceExt;
 
 use super::{connection::Context, frame_guard::Credit};
 use crate::{
-    grpc::{self, ConnectionShare, Lifeline},
+    grpc,
     metrics::{Limit, Metrics},
+    service::{ConnectionShare, Lifeline},
 };
 
 /// A call in progress.

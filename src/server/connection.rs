@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     access::Peer,
-    grpc::PubSub,
     metrics::{Limit, Metrics},
+    service::PubSub,
 };
 
 /// What all connections share.

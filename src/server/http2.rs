@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     access::Peer,
-    grpc::{ConnectionShare, PublishRate},
     metrics::Limit,
+    service::{ConnectionShare, PublishRate},
 };
 
 /// Greets the peer; returns what serves the connection to its end.

@@ -19,9 +19,10 @@ use super::config::ServerConfig;
 use crate::{
     access::Access,
     broker::Broker,
-    grpc::{self, PubSub, Readiness, Receiving},
+    grpc::{self, Readiness},
     http as plain_http,
     metrics::Metrics,
+    service::{PubSub, Receiving},
 };
 
 /// What our own methods need to know.

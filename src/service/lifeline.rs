@@ -33,7 +33,7 @@ pub(crate) enum Lifeline {
 }
 
 impl Lifeline {
-    pub(super) fn new(
+    pub(crate) fn new(
         end: EndWatch,
         deadline: Option<Instant>,
         revocation: Option<Revocation>,
