@@ -86,6 +86,8 @@ impl TryFrom<ServeArgs> for Config {
                 drain_timeout: *args.drain_timeout,
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
+                sse_heartbeat_interval: *args.sse_heartbeat_interval,
+                cors_origins: args.cors_origin,
                 topic_idle_timeout: *args.topic_idle_timeout,
                 guesses_max: args.access.guesses_max,
                 guess_interval: *args.access.guess_interval,

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::deadline::Deadline;
+use super::{deadline::Deadline, web::NotBase64};
 use crate::{
     service::{CallError, ConnectionShare, Received, Receiving},
     wire::frame::{PREFIX_BYTES, put_prefix},
@@ -60,7 +60,7 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
     let bytes_max = received.receiving.request_bytes_max;
     let mut announced = None;
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(CallError::BrokenOff)?.into_data() else {
+        let Ok(data) = frame.map_err(broken_off)?.into_data() else {
             continue;
         };
         received.extend(&data)?;
@@ -85,6 +85,14 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
             found: "no message",
         }),
     }
+}
+
+fn broken_off(error: axum::Error) -> CallError {
+    let error = error.into_inner();
+    if error.is::<NotBase64>() {
+        return CallError::NotBase64;
+    }
+    CallError::BrokenOff(axum::Error::new(error))
 }
 
 /// Takes gRPC's prefix off and returns the length that it announces.

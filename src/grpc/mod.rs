@@ -14,18 +14,25 @@ mod publish_stream;
 mod status;
 mod subscribe;
 mod translate;
+mod web;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use axum::{Router, body::Body, extract::Request, middleware};
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Request, State},
+    middleware,
+    routing::any,
+};
 use http::Response;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use self::{
     drain_body::{EndsOn, end_in_time},
-    status::refuse,
-    translate::{pass_calls, refuse_head},
+    status::{refuse, refuse_client_stream},
+    translate::{is_grpc, pass_calls, refuse_head},
 };
 pub(crate) use self::{health::Readiness, status::internal_error, translate::answer_in_grpc};
 use crate::{
@@ -86,6 +93,11 @@ impl Method {
         all.find_map(|(name, method)| (name == path).then_some(method))
     }
 
+    /// The method that a request calls in gRPC.
+    pub(crate) fn of_call(request: &Request) -> Option<Self> {
+        Self::of(request.uri().path()).filter(|_| is_grpc(request.headers()))
+    }
+
     pub(crate) async fn call<'s>(
         self,
         service: &'s PubSub,
@@ -123,6 +135,30 @@ impl Method {
             refuse(refusal).into()
         })
     }
+}
+
+/// Our own methods for whoever does not call them in gRPC over HTTP/2: for gRPC-Web, and to be refused.
+pub(crate) fn method_routes(service: Arc<PubSub>) -> Router {
+    let paths = Method::ALL.map(|(path, _)| path).into_iter();
+    paths
+        .fold(Router::new(), |router, path| router.route(path, any(call)))
+        .with_state(service)
+}
+
+async fn call(
+    State(service): State<Arc<PubSub>>,
+    Extension(share): Extension<ConnectionShare>,
+    request: Request,
+) -> Response<Body> {
+    let method = Method::of(request.uri().path()).expect("only methods are routed here");
+    if method == Method::PublishStream && is_grpc(request.headers()) {
+        return refuse_client_stream();
+    }
+    let mut answer = method.call(&service, &share, request).await;
+    if let Some(lifeline) = answer.lifeline.take() {
+        lifeline.fasten_to(&mut answer.response);
+    }
+    answer.response
 }
 
 /// Health, which is open to anybody, and reflection. Their streams, which would never end by themselves,

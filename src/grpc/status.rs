@@ -88,6 +88,12 @@ pub(super) fn refuse(refusal: Refusal) -> Response<Body> {
     Status::from(refusal).into_http()
 }
 
+/// The answer to a call in gRPC-Web that cannot be one.
+pub(super) fn refuse_client_stream() -> Response<Body> {
+    let message = "gRPC-Web has no client streams: call Publish, or use gRPC";
+    Status::unimplemented(message).into_http()
+}
+
 /// What the trailers say at the end of a subscription, with what it has lost untold.
 pub(super) fn end_trailers(end: &service::StreamEnd, missed: u64) -> HeaderMap {
     let details = end

@@ -32,6 +32,7 @@ pub(crate) use self::{
 };
 use crate::{
     access::{Access, AccessError, Permit},
+    auth::Secret,
     broker::{Broker, Limits},
     metrics::Metrics,
 };
@@ -66,10 +67,20 @@ impl PubSub {
         headers: &HeaderMap,
         share: &ConnectionShare,
     ) -> Result<Option<Permit>, AccessError> {
+        self.permit_by(headers, None, share)
+    }
+
+    /// [`permit`](Self::permit) for a caller that may have shown a token elsewhere than in a header.
+    pub(crate) fn permit_by(
+        &self,
+        headers: &HeaderMap,
+        token: Option<Secret>,
+        share: &ConnectionShare,
+    ) -> Result<Option<Permit>, AccessError> {
         let Some(access) = &self.access else {
             return Ok(None);
         };
-        let caller = access.identify(headers, share.peer(), share.caller())?;
+        let caller = access.identify_by(headers, token, share.peer(), share.caller())?;
         Ok(Some(Permit::new(access, caller)))
     }
 }

@@ -44,6 +44,8 @@ pub(crate) enum CallError {
     ReceivingTooMuch { whose: &'static str, max: usize },
     #[error("the memory budget of {budget} bytes is used up")]
     MemoryFull { budget: usize },
+    #[error("request is not valid base64")]
+    NotBase64,
     #[error("request is compressed: the broker takes `identity` only")]
     Compressed,
     #[error("grpc-timeout `{value}` is not valid: use up to 8 digits and one of H, M, S, m, u, n")]
@@ -100,6 +102,7 @@ impl CallError {
             Self::MemoryFull { .. } => Some(Limit::Memory),
             Self::TimedOut { .. } => Some(Limit::RequestTimeout),
             Self::Malformed(_)
+            | Self::NotBase64
             | Self::NotOneMessage { .. }
             | Self::Compressed
             | Self::MalformedTimeout { .. }
@@ -136,6 +139,7 @@ impl Refusal {
         match self {
             Self::Call(error) => match error {
                 CallError::Malformed(_)
+                | CallError::NotBase64
                 | CallError::NotOneMessage { .. }
                 | CallError::MalformedTimeout { .. } => Code::InvalidArgument,
                 CallError::TooLarge { .. }

@@ -177,6 +177,11 @@ impl<F: Format> LiveStream<F> {
         headers
     }
 
+    /// Says something before everything else.
+    pub(crate) fn begin_with(&mut self, words: Bytes) {
+        self.chunks.push_front(words);
+    }
+
     /// Tells the end; the subscription is over.
     fn end(&mut self, end: &StreamEnd, missed: u64) {
         self.subscription = None;

@@ -21,7 +21,7 @@ pub struct InvalidField {
 }
 
 impl InvalidField {
-    fn new(field: &'static str, reason: impl Display) -> Self {
+    pub(crate) fn new(field: &'static str, reason: impl Display) -> Self {
         Self {
             field,
             reason: reason.to_string(),
