@@ -121,12 +121,14 @@ fn the_domain_knows_no_grpc_http_command_line_clock_or_task() {
     ];
     check_absent("src/broker", &words);
     check_absent("src/topic.rs", &words);
-    check_absent("src/message.rs", &words);
+    check_absent("src/message", &words);
+    check_absent("src/cursor.rs", &words);
     check_absent("src/auth", &words);
     check_absent("src/auth", &["crate::broker", "crate::access"]);
     check_absent("src/broker", &["crate::auth", "crate::access"]);
     check_absent("src/topic.rs", &["crate::broker"]);
-    check_absent("src/message.rs", &["crate::broker"]);
+    check_absent("src/message", &["crate::broker"]);
+    check_absent("src/cursor.rs", &["crate::broker"]);
 }
 
 #[test]

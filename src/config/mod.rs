@@ -10,7 +10,10 @@ mod commands;
 use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
-use fanfare::{broker::Limits, server::ServerConfig};
+use fanfare::{
+    broker::{HistoryLimits, Limits},
+    server::ServerConfig,
+};
 
 pub(crate) use self::{
     access_args::{CheckArgs, TokenArgs},
@@ -55,6 +58,7 @@ impl TryFrom<ServeArgs> for Config {
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
             tags_max: args.tags_max,
+            history: HistoryLimits::default(),
         };
         limits.check()?;
         let request_bytes = limits.message_bytes_max() as u64;

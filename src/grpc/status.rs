@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::call::ok_trailers;
 use crate::{
     access::AccessError,
     metrics::Limit,
@@ -99,10 +100,19 @@ pub(super) fn end_trailers(end: &service::StreamEnd, missed: u64) -> HeaderMap {
     let details = end
         .retry_after()
         .map(|after| ErrorDetails::with_retry_info(Some(after)));
-    let mut trailers = trailers(&status(end.code(), end.to_string(), details));
+    let mut trailers = match end.code() {
+        service::Code::Ok => topic_ended_trailers(),
+        code => trailers(&status(code, end.to_string(), details)),
+    };
     if missed > 0 {
         trailers.insert(metadata::MISSED, HeaderValue::from(missed));
     }
+    trailers
+}
+
+fn topic_ended_trailers() -> HeaderMap {
+    let mut trailers = ok_trailers();
+    trailers.insert(metadata::TOPIC_ENDED, HeaderValue::from_static("true"));
     trailers
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     broker::Encoding,
+    cursor::Gap,
     message::Delivery,
     service::{
         ConnectionShare, Format, Lifeline, LiveStream, PubSub, Refusal, StreamEnd, StreamRequest,
@@ -84,6 +85,8 @@ impl Format for Form {
             Self::Full | Self::Text => put_missed(out, missed),
         }
     }
+
+    fn put_gap(&self, _: &mut BytesMut, _: Gap) {}
 
     /// The reference's clients know no heartbeat, and cannot ask for one.
     fn put_heartbeat(&self, out: &mut BytesMut) {

@@ -149,12 +149,15 @@ impl IntoResponse for HttpError {
 
 fn status_of(code: Code) -> StatusCode {
     match code {
+        Code::Ok => StatusCode::OK,
         // Nobody waits for it, and no status is registered for that.
         Code::Cancelled => StatusCode::from_u16(499).expect("it has three digits"),
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        // Of a topic that has ended: it is its state that is in the way.
+        Code::FailedPrecondition => StatusCode::CONFLICT,
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -163,11 +166,13 @@ fn status_of(code: Code) -> StatusCode {
 
 fn name_of(code: Code) -> &'static str {
     match code {
+        Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
         Code::InvalidArgument => "INVALID_ARGUMENT",
         Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
         Code::PermissionDenied => "PERMISSION_DENIED",
         Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
         Code::Unimplemented => "UNIMPLEMENTED",
         Code::Unavailable => "UNAVAILABLE",
         Code::Unauthenticated => "UNAUTHENTICATED",

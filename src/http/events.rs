@@ -12,6 +12,8 @@
 //!
 //! The format: "Server-sent events" in the HTML standard.
 
+use std::fmt::Write;
+
 use axum::{
     body::Body,
     extract::{Extension, RawQuery, State},
@@ -25,11 +27,12 @@ use serde_json::json;
 use super::{
     Api, Share,
     error::{HttpError, Told},
-    message_json::{put_json, put_message},
-    query::{Route, StreamQuery},
+    message_json::{cursor_of, gap_json, put_json, put_message},
+    query::{Route, Seen, StreamQuery},
 };
 use crate::{
-    broker::Encoding,
+    broker::{Encoding, EndReason},
+    cursor::{Cursor, Gap},
     message::{Delivery, DeliveryRef},
     service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest},
     wire::InvalidField,
@@ -76,6 +79,10 @@ fn open(
     let permit = api
         .service
         .permit_by(headers, query.access_token.take(), share)?;
+    let seen = query.last_event(last_event_id(headers)?);
+    if let Some(seen) = seen {
+        query.go_on(seen);
+    }
     let form = EventForm::of(&query);
     let Ok([filter]) = <[_; 1]>::try_from(query.take_topics()) else {
         let reason = "say what to subscribe to, such as topic=orders.*";
@@ -96,6 +103,15 @@ fn open(
         lifeline.fasten_to(&mut response);
     }
     Ok(response)
+}
+
+/// What EventSource says when it comes back.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Seen>, InvalidField> {
+    let Some(value) = headers.get("last-event-id").filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    // What is no text is no id of ours.
+    Seen::parse(value.to_str().unwrap_or_default()).map(Some)
 }
 
 /// A stream's response.
@@ -131,8 +147,20 @@ impl EventForm {
         }
     }
 
+    fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::JsonBase64)
+    }
+
     fn put(self, out: &mut BytesMut, delivery: DeliveryRef<'_>) {
         let payload = &*delivery.message.payload;
+        if let Some(cursor) = cursor_of(delivery) {
+            put_id(out, cursor);
+        }
+        // A mark without a payload is no message to who asks for payloads.
+        if delivery.message.end && payload.is_empty() && !self.is_json() {
+            out.put_slice(b"\n");
+            return;
+        }
         match self {
             Self::Text => match std::str::from_utf8(payload) {
                 Ok(text) if !text.contains('\r') => put_text(out, text),
@@ -149,6 +177,11 @@ impl EventForm {
             }
         }
     }
+}
+
+/// Appends what a reader that comes back says in `last-event-id`.
+fn put_id(out: &mut BytesMut, cursor: Cursor) {
+    writeln!(out, "id: {cursor}").expect("memory takes all");
 }
 
 /// Appends text as data, line by line.
@@ -218,6 +251,10 @@ impl Format for EventForm {
         put_event(out, "missed", &json!({ "missed": missed }));
     }
 
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
+        put_event(out, "gap", &gap_json(gap));
+    }
+
     fn put_heartbeat(&self, out: &mut BytesMut) {
         out.put_slice(b":\n\n");
     }
@@ -226,7 +263,10 @@ impl Format for EventForm {
         if missed > 0 {
             self.put_missed(out, missed);
         }
-        put_event(out, "closed", &Told::from(end));
+        match end {
+            StreamEnd::Ended(EndReason::TopicEnded) => put_event(out, "end", &json!({})),
+            end => put_event(out, "closed", &Told::from(end)),
+        }
         None
     }
 }

@@ -11,8 +11,12 @@ use std::{
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::{BufMut, BytesMut};
 use serde::{Serialize, Serializer};
+use serde_json::json;
 
-use crate::message::{Attributes, DeliveryRef, message_id};
+use crate::{
+    cursor::{Cursor, Gap},
+    message::{Attributes, DeliveryRef, message_id},
+};
 
 /// The last second that RFC 3339 can write: its years have four digits.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
@@ -24,6 +28,11 @@ struct MessageJson<'m> {
     sequence: u64,
     #[serde(serialize_with = "as_text")]
     epoch: u64,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_some_text"
+    )]
+    cursor: Option<Cursor>,
     id: &'m str,
     #[serde(serialize_with = "as_text")]
     time: Rfc3339,
@@ -33,6 +42,9 @@ struct MessageJson<'m> {
     key: Option<&'m str>,
     #[serde(skip_serializing_if = "has_none", serialize_with = "as_map")]
     attributes: &'m Attributes,
+    /// Whether it is the topic's last one.
+    #[serde(skip_serializing_if = "is_false")]
+    end: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'m str>,
     #[serde(
@@ -52,15 +64,31 @@ pub(super) fn put_message(out: &mut BytesMut, delivery: DeliveryRef<'_>, base64:
         topic: message.topic.as_str(),
         sequence: delivery.sequence.0,
         epoch: delivery.epoch.0,
+        cursor: cursor_of(delivery),
         id: &id,
         time: Rfc3339(delivery.published_at),
         tag: message.tag.map(|tag| tag.as_str()),
         key: message.key.map(|key| key.as_str()),
         attributes: message.attributes,
+        end: message.end,
         payload: text,
         payload_base64: text.is_none().then_some(payload),
     };
     put_json(out, &json);
+}
+
+/// From where a subscriber that got this message can go on; `None` if its topic has no history.
+pub(super) fn cursor_of(delivery: DeliveryRef<'_>) -> Option<Cursor> {
+    delivery.position.map(|position| Cursor {
+        epoch: delivery.epoch,
+        position,
+        sequence: delivery.sequence,
+    })
+}
+
+/// What is no longer kept.
+pub(super) fn gap_json(gap: Gap) -> serde_json::Value {
+    json!({ "missing": gap.missing, "at_least": gap.at_least })
 }
 
 /// Appends anything as JSON.
@@ -74,6 +102,24 @@ pub(super) fn as_text<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+pub(super) fn as_some_text<S: Serializer>(
+    value: &Option<impl fmt::Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it asks about by reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn has_none(attributes: &&Attributes) -> bool {

@@ -16,11 +16,12 @@ use super::{
     Api, Share,
     error::{HttpError, Told},
     events::respond,
-    message_json::{put_json, put_message},
+    message_json::{gap_json, put_json, put_message},
     query::{Route, StreamQuery, parse},
 };
 use crate::{
-    broker::Encoding,
+    broker::{Encoding, EndReason},
+    cursor::Gap,
     message::{Delivery, DeliveryRef},
     service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest},
 };
@@ -108,6 +109,10 @@ impl Format for Lines {
         put_line(out, &json!({ "missed": missed }));
     }
 
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
+        put_line(out, &json!({ "gap": gap_json(gap) }));
+    }
+
     fn put_heartbeat(&self, out: &mut BytesMut) {
         out.put_slice(b"\n");
     }
@@ -116,7 +121,10 @@ impl Format for Lines {
         if missed > 0 {
             self.put_missed(out, missed);
         }
-        put_line(out, &json!({ "error": Told::from(end) }));
+        match end {
+            StreamEnd::Ended(EndReason::TopicEnded) => put_line(out, &json!({ "end": true })),
+            end => put_line(out, &json!({ "error": Told::from(end) })),
+        }
         None
     }
 }

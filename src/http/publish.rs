@@ -1,6 +1,6 @@
 //! `POST /v1/topics/{topic}`: the body is the payload, headers say the rest.
 //!
-//! `fanfare-tag`, `fanfare-key` and `fanfare-id` are what they are in gRPC. Each `fanfare-attribute-NAME` is
+//! `fanfare-tag`, `fanfare-key`, `fanfare-id` and `fanfare-end: true` are what they are in gRPC. Each `fanfare-attribute-NAME` is
 //! an attribute; HTTP's names know no case, so attributes that come this way are in lower case. The content
 //! type travels as the attribute `content-type`, and the context of a trace as `traceparent` and
 //! `tracestate`, if they are not given as attributes. Values are UTF-8.
@@ -18,9 +18,15 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Api, Share, error::HttpError, message_json::as_text, query::parse};
+use super::{
+    Api, Share,
+    error::HttpError,
+    message_json::{as_some_text, as_text},
+    query::{choose, parse},
+};
 use crate::{
     broker::{PublishError, Receipt},
+    cursor::Cursor,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
     service::{CallError, ConnectionShare, PubSub, Received},
     topic::Topic,
@@ -30,6 +36,7 @@ use crate::{
 const TAG: &str = "fanfare-tag";
 const KEY: &str = "fanfare-key";
 const ID: &str = "fanfare-id";
+const END: &str = "fanfare-end";
 /// What an attribute's name comes after.
 const ATTRIBUTE_PREFIX: &str = "fanfare-attribute-";
 /// Headers that travel as attributes of the same name.
@@ -76,6 +83,7 @@ async fn try_publish(
         tag: said.tag.as_ref(),
         key: said.key.as_ref(),
         id: said.id.as_ref(),
+        end: said.end,
     };
     let receipt = service.broker.run().publish(&message, SystemTime::now())?;
     let elapsed = started.elapsed().as_secs_f64();
@@ -131,6 +139,7 @@ struct Said {
     tag: Option<Tag>,
     key: Option<Key>,
     id: Option<MessageId>,
+    end: bool,
     attributes: Attributes,
 }
 
@@ -140,6 +149,10 @@ impl Said {
         let tag = text(TAG)?.map(|text| parse(TAG, text)).transpose()?;
         let key = text(KEY)?.map(|text| parse(KEY, text)).transpose()?;
         let id = text(ID)?.map(|text| parse(ID, text)).transpose()?;
+        let choices = [("true", true), ("false", false)];
+        let end = text(END)?
+            .map(|text| choose(END, text, &choices))
+            .transpose()?;
         let travelling = TRAVELLING.iter().filter_map(|name| {
             let value = joined(headers, name).transpose()?;
             Some(value.map(|value| (*name, value)))
@@ -159,6 +172,7 @@ impl Said {
             tag,
             key,
             id,
+            end: end.unwrap_or(false),
             attributes: attributes.collect::<Result<_, InvalidField>>()?,
         })
     }
@@ -188,7 +202,7 @@ fn utf8(value: &HeaderValue) -> Result<&str, &'static str> {
 }
 
 fn invalid(name: &str, reason: &str) -> InvalidField {
-    let known = [TAG, KEY, ID].into_iter().chain(TRAVELLING);
+    let known = [TAG, KEY, ID, END].into_iter().chain(TRAVELLING);
     let mut known = known.filter(|known| *known == name);
     let field = known.next().unwrap_or("fanfare-attribute");
     InvalidField::new(field, format!("{name} {reason}"))
@@ -207,6 +221,11 @@ struct Outcome<'r> {
     dropped: u32,
     #[serde(serialize_with = "as_text")]
     displaced: u64,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_some_text"
+    )]
+    cursor: Option<Cursor>,
 }
 
 fn answer(receipt: &Receipt) -> Response {
@@ -218,5 +237,6 @@ fn answer(receipt: &Receipt) -> Response {
         delivered: receipt.delivered,
         dropped: receipt.dropped,
         displaced: receipt.displaced,
+        cursor: receipt.cursor(),
     })
 }

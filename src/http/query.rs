@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt::Display, str::FromStr, time::Duration};
 use crate::{
     auth::Secret,
     broker::{OverflowPolicy, SubscribeOptions},
+    cursor::{Cursor, StartAt},
     message::{GroupName, Tag},
     topic::TopicFilter,
     wire::InvalidField,
@@ -20,6 +21,27 @@ pub(super) enum Route {
     Messages,
 }
 
+/// The last event that a reader has seen, by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// A message of a topic with history.
+    Cursor(Cursor),
+    /// The end of a stream in which no message had an id.
+    End,
+}
+
+impl Seen {
+    /// The id of the end.
+    pub(super) const END: &str = "end";
+
+    pub(super) fn parse(value: &str) -> Result<Self, InvalidField> {
+        match value {
+            Self::END => Ok(Self::End),
+            cursor => parse("last_event_id", cursor).map(Self::Cursor),
+        }
+    }
+}
+
 /// A query for a stream of messages.
 #[derive(Debug, Default)]
 pub(super) struct StreamQuery {
@@ -27,6 +49,8 @@ pub(super) struct StreamQuery {
     tags: Vec<Tag>,
     overflow: Option<OverflowPolicy>,
     mailbox: Option<usize>,
+    start: Option<StartAt>,
+    last_event_id: Option<Seen>,
     group: Option<GroupName>,
     /// After how much silence the caller wants a heartbeat.
     pub(super) heartbeat: Option<Duration>,
@@ -64,6 +88,11 @@ impl StreamQuery {
             ("tag", _) => self.tags.push(parse("tag", value)?),
             ("overflow", _) => once("overflow", &mut self.overflow, overflow(value)?)?,
             ("mailbox", _) => once("mailbox", &mut self.mailbox, mailbox(value)?)?,
+            ("start", _) => once("start", &mut self.start, start(value)?)?,
+            ("last_event_id", Route::Events) => {
+                let seen = Seen::parse(value)?;
+                once("last_event_id", &mut self.last_event_id, seen)?;
+            }
             ("group", Route::Messages) => once("group", &mut self.group, parse("group", value)?)?,
             ("heartbeat", _) => once("heartbeat", &mut self.heartbeat, heartbeat(value)?)?,
             ("base64", _) => {
@@ -113,6 +142,19 @@ impl StreamQuery {
         self.format == Some(Format::Json)
     }
 
+    /// The last event that the caller has seen; what it says in a header is newer than its URL.
+    pub(super) fn last_event(&self, header: Option<Seen>) -> Option<Seen> {
+        header.or(self.last_event_id)
+    }
+
+    /// Goes on from there, whatever the URL's start is.
+    pub(super) fn go_on(&mut self, seen: Seen) {
+        self.start = Some(match seen {
+            Seen::Cursor(cursor) => StartAt::After(cursor),
+            Seen::End => StartAt::Now,
+        });
+    }
+
     /// The filters to subscribe to.
     pub(super) fn take_topics(&mut self) -> Vec<TopicFilter> {
         std::mem::take(&mut self.topics)
@@ -125,6 +167,7 @@ impl StreamQuery {
             tags: self.tags,
             overflow: self.overflow.unwrap_or_default(),
             mailbox_capacity: self.mailbox,
+            start: self.start.unwrap_or_default(),
             ..SubscribeOptions::new(filter)
         }
     }
@@ -171,6 +214,25 @@ fn overflow(value: &str) -> Result<OverflowPolicy, InvalidField> {
         ("disconnect", OverflowPolicy::Disconnect),
     ];
     choose("overflow", value, &choices)
+}
+
+fn start(value: &str) -> Result<StartAt, InvalidField> {
+    let invalid = || {
+        let reason = "start is now, all, last:N, a time such as 2026-01-31T12:00:00Z, or a cursor";
+        InvalidField::new("start", reason)
+    };
+    Ok(match value {
+        "now" => StartAt::Now,
+        "all" => StartAt::All,
+        // Cursors have no colons, times do.
+        _ => match value.strip_prefix("last:") {
+            Some(count) => StartAt::Last(count.parse().map_err(|_| invalid())?),
+            None if value.contains(':') => {
+                StartAt::Since(humantime::parse_rfc3339(value).map_err(|_| invalid())?)
+            }
+            None => StartAt::After(value.parse().map_err(|_| invalid())?),
+        },
+    })
 }
 
 fn mailbox(value: &str) -> Result<usize, InvalidField> {

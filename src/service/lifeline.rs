@@ -64,9 +64,13 @@ impl Lifeline {
                 Some(EndReason::Draining) => Self::Draining,
                 // Its memory is wanted now: who reads at this moment is told why, and nobody is waited for.
                 Some(EndReason::Shed) => return Poll::Ready(()),
-                Some(EndReason::Overflow | EndReason::Stalled | EndReason::Unsubscribed) | None => {
-                    Self::Grace(Box::pin(tokio::time::sleep(grace)))
-                }
+                Some(
+                    EndReason::Overflow
+                    | EndReason::Stalled
+                    | EndReason::TopicEnded
+                    | EndReason::Unsubscribed,
+                )
+                | None => Self::Grace(Box::pin(tokio::time::sleep(grace))),
             };
         }
         match self {

@@ -21,11 +21,13 @@ pub(crate) const DRAINING: &str = "the broker is shutting down";
 /// as the broker answers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
+    Ok = 0,
     Cancelled = 1,
     InvalidArgument = 3,
     DeadlineExceeded = 4,
     PermissionDenied = 7,
     ResourceExhausted = 8,
+    FailedPrecondition = 9,
     Unimplemented = 12,
     Unavailable = 14,
     Unauthenticated = 16,
@@ -121,12 +123,13 @@ impl Refusal {
                 PublishError::PayloadTooLarge { .. } => Limit::PayloadBytes,
                 PublishError::TooManyAttributes { .. } => Limit::Attributes,
                 PublishError::AttributesTooLarge { .. } => Limit::AttributesBytes,
+                PublishError::TopicEnded => return None,
             }),
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
                 SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
                 SubscribeError::MemoryScarce { .. } => Some(Limit::Memory),
-                SubscribeError::Draining => None,
+                SubscribeError::GroupWithStart | SubscribeError::Draining => None,
             },
             Self::PublishRate(_) => Some(Limit::PublishRate),
             Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
@@ -154,11 +157,13 @@ impl Refusal {
                 PublishError::PayloadTooLarge { .. }
                 | PublishError::TooManyAttributes { .. }
                 | PublishError::AttributesTooLarge { .. } => Code::ResourceExhausted,
+                PublishError::TopicEnded => Code::FailedPrecondition,
             },
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. }
                 | SubscribeError::TooManySubscriptions { .. }
                 | SubscribeError::MemoryScarce { .. } => Code::ResourceExhausted,
+                SubscribeError::GroupWithStart => Code::InvalidArgument,
                 SubscribeError::Draining => Code::Unavailable,
             },
             Self::PublishRate(_) | Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
@@ -171,6 +176,7 @@ impl Refusal {
         match self {
             Self::Field(invalid) => Some(invalid.field),
             Self::Heartbeat { .. } => Some("heartbeat_interval"),
+            Self::Subscribe(SubscribeError::GroupWithStart) => Some("group"),
             Self::Call(_)
             | Self::Publish(_)
             | Self::Subscribe(_)
@@ -223,6 +229,7 @@ fn ended_message(reason: EndReason) -> &'static str {
              for a smaller one"
         }
         EndReason::Draining => DRAINING,
+        EndReason::TopicEnded => "the topic has ended",
         EndReason::Unsubscribed => "the subscription was cancelled",
     }
 }
@@ -234,6 +241,8 @@ impl StreamEnd {
                 Code::ResourceExhausted
             }
             Self::Ended(EndReason::Draining) => Code::Unavailable,
+            // No error: the subscriber has got all of it.
+            Self::Ended(EndReason::TopicEnded) => Code::Ok,
             Self::Ended(EndReason::Unsubscribed) => Code::Cancelled,
             Self::Revoked(error) => access_code(error),
             Self::Deadline => Code::DeadlineExceeded,
@@ -245,7 +254,12 @@ impl StreamEnd {
         match self {
             Self::Ended(EndReason::Draining | EndReason::Shed) => Some(RETRY_AFTER),
             Self::Revoked(AccessError::TooManyGuesses { retry_after }) => Some(*retry_after),
-            Self::Ended(EndReason::Overflow | EndReason::Stalled | EndReason::Unsubscribed)
+            Self::Ended(
+                EndReason::Overflow
+                | EndReason::Stalled
+                | EndReason::TopicEnded
+                | EndReason::Unsubscribed,
+            )
             | Self::Revoked(AccessError::Unproven(_) | AccessError::Forbidden { .. })
             | Self::Deadline => None,
         }

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     access::{AccessError, Permit},
     broker::{BatchLimit, Encoding, Memory, SubscribeOptions, Subscription, Taken},
+    cursor::Gap,
     message::Delivery,
     wire::metadata,
 };
@@ -63,6 +64,9 @@ pub(crate) trait Format: Send + Unpin + 'static {
 
     /// Appends a notice of loss that goes on its own.
     fn put_missed(&self, out: &mut BytesMut, missed: u64);
+
+    /// Appends what was asked for and is no longer kept.
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap);
 
     fn put_heartbeat(&self, out: &mut BytesMut);
 
@@ -209,7 +213,11 @@ struct Chunks<'c, F> {
 impl<F: Format> Chunks<'_, F> {
     fn put(&mut self, taken: Taken) {
         match taken {
-            Taken::Missed(missed) => self.missed = missed,
+            Taken::Missed(missed) => self.missed += missed,
+            Taken::Gap(gap) => {
+                self.gather_alone();
+                self.format.put_gap(&mut self.gathered, gap);
+            }
             Taken::Frames(frames) => self.put_frames(frames),
             Taken::Delivery(delivery) => {
                 self.gather_alone();

@@ -6,6 +6,7 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 use super::{pb, request::PublishRequestRef};
 use crate::{
     broker::{OverflowPolicy, Receipt, SubscribeOptions},
+    cursor::StartAt,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
     topic::Topic,
 };
@@ -63,6 +64,7 @@ impl Publish<'_> {
             tag: self.tag.as_ref(),
             key: self.key.as_ref(),
             id: self.id.as_ref(),
+            end: false,
         }
     }
 }
@@ -152,6 +154,7 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,
                 mailbox_capacity: (capacity > 0).then_some(capacity),
+                start: StartAt::Now,
             },
             heartbeat_interval: heartbeat.transpose()?,
             text: request.text,
