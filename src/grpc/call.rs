@@ -90,7 +90,7 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
 
 /// Why a body ended early: what it says itself may lie below what carried it.
 fn broken_off(error: axum::Error) -> CallError {
-    let mut causes = std::iter::successors(Some(&error as &dyn Error), |error| error.source());
+    let mut causes = std::iter::successors(Some(&error as &dyn Error), |error| (*error).source());
     if causes.any(|cause| cause.is::<NotBase64>()) {
         return CallError::NotBase64;
     }
