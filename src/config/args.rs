@@ -158,6 +158,9 @@ pub(crate) struct ServeArgs {
     /// The most tags that one subscriber may ask for
     #[arg(long, env = "BROKER_TAGS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::TAGS_MAX)]
     pub(crate) tags_max: usize,
+    /// The most filters that one subscriber may ask for
+    #[arg(long, env = "BROKER_FILTERS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::FILTERS_MAX)]
+    pub(crate) filters_max: usize,
     /// The shortest heartbeat interval that a subscriber may ask for
     #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MIN", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.start()))]
     pub(crate) heartbeat_interval_min: Duration,

@@ -31,6 +31,7 @@ impl ServeArgs {
                 self.subscriptions_per_connection_max,
             ),
             ("tags_max", self.tags_max),
+            ("filters_max", self.filters_max),
             ("idle_topics_max", self.idle_topics_max),
             ("connections_max", self.connections_max),
             ("guesses_max", self.access.guesses_max as usize),
@@ -73,6 +74,7 @@ impl ServeArgs {
                 self.connections_per_address_max > 0,
             ),
             ("handshakes_max", self.handshakes_max > 0),
+            ("filters_max", self.filters_max > 0),
             (
                 "subscriptions_per_connection_max",
                 self.subscriptions_per_connection_max > 0,

@@ -58,6 +58,7 @@ impl TryFrom<ServeArgs> for Config {
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
             tags_max: args.tags_max,
+            filters_max: args.filters_max,
             history: HistoryLimits::default(),
         };
         limits.check()?;

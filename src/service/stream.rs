@@ -120,9 +120,11 @@ impl<F: Format> LiveStream<F> {
             ..
         } = request;
         if let Some(permit) = &mut permit {
-            permit.subscribe(&options.filter)?;
+            for filter in options.filters.as_slice() {
+                permit.subscribe(filter)?;
+            }
         }
-        let revocable = permit.map(|permit| (permit, options.filter.clone()));
+        let revocable = permit.map(|permit| (permit, options.filters.clone()));
         if let Some(interval) = request.heartbeat_interval
             && !service.heartbeat_interval.contains(&interval)
         {
@@ -140,8 +142,8 @@ impl<F: Format> LiveStream<F> {
         let mut subscription = service
             .broker
             .subscribe_encoded(options, format.encoding())?;
-        let revocation = revocable.map(|(permit, filter)| {
-            let revocation = Revocation::new(permit, filter, subscription.ender());
+        let revocation = revocable.map(|(permit, filters)| {
+            let revocation = Revocation::new(permit, filters, subscription.ender());
             (revocation.reason(), revocation)
         });
         let (revoked, revocation) = revocation.unzip();

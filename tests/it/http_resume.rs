@@ -336,6 +336,58 @@ async fn an_ended_topic_ends_its_streams_and_keeps_its_readers_from_coming_back(
 }
 
 #[tokio::test]
+async fn several_topics_share_one_stream_one_id_and_one_end() {
+    let broker = keeping(100).await;
+    for version in VERSIONS {
+        let [a, b] = ["a", "b"].map(|name| format!("{name}-{version:?}"));
+        let path = format!("/v1/events?topic={a}&topic={a}&topic={b}&format=json");
+        let mut events = Web::connect(broker.address, version)
+            .await
+            .open(&path)
+            .await;
+        let mut ids = vec![];
+        for (topic, payload) in [(&a, "1"), (&b, "2"), (&a, "3")] {
+            let receipt = broker.publish(topic, payload);
+            assert_eq!((receipt.matched, receipt.delivered), (1, 1));
+            let event = events.event().await.unwrap();
+            let message: Value = serde_json::from_str(&event.data).unwrap();
+            assert_eq!(
+                (&message["topic"], &message["payload"]),
+                (&json!(topic), &json!(payload))
+            );
+            assert_eq!(message["cursor"], event.id);
+            ids.push(event.id);
+        }
+        drop(events);
+        broker.publish(&b, "4");
+        publish_last(&broker, &a, "5");
+        for (id, expected) in [(&ids[0], &["2", "3", "4", "5"][..]), (&ids[2], &["4", "5"])] {
+            let mut web = Web::connect(broker.address, version).await;
+            let mut events = come_back(&mut web, &path, id).await;
+            for payload in expected {
+                let message: Value = serde_json::from_str(&events.told().await.1).unwrap();
+                assert_eq!(message["payload"], *payload);
+            }
+        }
+        // One has ended, and the stream goes on.
+        let mut web = Web::connect(broker.address, version).await;
+        let mut events = come_back(&mut web, &path, &ids[2]).await;
+        assert_eq!(data(&mut events, 2).await.len(), 2);
+        publish_last(&broker, &b, "6");
+        let last = events.event().await.unwrap();
+        let message: Value = serde_json::from_str(&last.data).unwrap();
+        assert_eq!(
+            (&message["payload"], &message["end"]),
+            (&json!("6"), &json!(true))
+        );
+        assert_eq!(events.event().await.unwrap().event, "end");
+        assert_eq!(events.event().await, None);
+        let mut web = Web::connect(broker.address, version).await;
+        assert_eq!(come_back(&mut web, &path, &last.id).await.status, 204);
+    }
+}
+
+#[tokio::test]
 async fn a_topic_without_history_can_end_over_http_too() {
     let broker = Running::start().await;
     let mut web = Web::http1(broker.address).await;

@@ -7,7 +7,21 @@ use super::*;
 use crate::message::Tag;
 
 const TOPICS: [&str; 5] = ["a", "a.b", "a.c", "b", "free"];
-const FILTERS: [&str; 8] = ["a", "a.b", "b", "free", "a.*", "*", "a.>", ">"];
+/// Some of them are several.
+const FILTERS: [&str; 12] = [
+    "a",
+    "a.b",
+    "b",
+    "free",
+    "a.*",
+    "*",
+    "a.>",
+    ">",
+    "a b",
+    "a.b a.c",
+    "a.* a.b free",
+    "free a",
+];
 
 /// `free` keeps nothing, `b` few bytes, `a` few messages, the others for a short time.
 fn small_limits() -> Limits {
@@ -133,7 +147,7 @@ struct Published {
 
 /// A reader, and what it is owed: by its index in the list.
 struct Reader {
-    filter: TopicFilter,
+    filters: Filters,
     tags: Vec<Tag>,
     start: StartAt,
     subscription: Subscription,
@@ -275,21 +289,21 @@ impl World {
     }
 
     fn subscribe(&mut self, options: SubscribeOptions, encoded: bool) {
-        let (filter, tags, start) = (options.filter.clone(), options.tags.clone(), options.start);
+        let (filters, tags, start) = (options.filters.clone(), options.tags.clone(), options.start);
         let mut subscription = subscribe_either(&self.broker, options, encoded).unwrap();
         let before = self.list.len();
         let matching: Vec<usize> = (0..before)
-            .filter(|index| is_for(&filter, &tags, &self.list[*index]))
+            .filter(|index| is_for(&filters, &tags, &self.list[*index]))
             .filter(|index| self.list[*index].position.is_some())
             .collect();
         let kept = |index: &usize| self.list[*index].is_kept;
         let all_kept: Vec<usize> = matching.iter().copied().filter(kept).collect();
         let life = subscription.start().map(|start| start.epoch);
         let of_this_life = |index: &usize| life.is_none_or(|life| self.list[*index].epoch == life);
-        let topic_is_kept = filter
+        let topic_is_kept = filters
             .as_topic()
             .is_none_or(|topic| self.broker.limits().history.bounds(&topic).is_some());
-        let is_one = filter.as_topic().is_some() && tags.is_empty();
+        let is_one = filters.as_topic().is_some() && tags.is_empty();
         let (asked, is_exact, may_be_unknown): (Vec<usize>, bool, bool) = match start {
             StartAt::Now | StartAt::Last(0) => (vec![], true, false),
             StartAt::All => (all_kept.clone(), is_one, false),
@@ -354,7 +368,7 @@ impl World {
         }
         self.readers.push(Reader {
             may_be_unknown: may_be_unknown || !topic_is_kept,
-            filter,
+            filters,
             tags,
             start,
             subscription,
@@ -402,7 +416,9 @@ impl World {
     fn settle(&mut self) {
         for who in 0..self.readers.len() {
             while self.read(who, 5) {}
-            self.readers[who].check_settled(&self.list, &self.ended);
+            let table = &self.broker.shared.topics;
+            let epoch_of = |topic: &Topic| Some(table.find(topic)?.state.epoch);
+            self.readers[who].check_settled(&self.list, &self.ended, epoch_of);
         }
     }
 
@@ -427,9 +443,9 @@ impl World {
     }
 }
 
-fn is_for(filter: &TopicFilter, tags: &[Tag], one: &Published) -> bool {
+fn is_for(filters: &Filters, tags: &[Tag], one: &Published) -> bool {
     let tag = one.tag.as_ref();
-    filter.matches(&one.topic) && (tags.is_empty() || tag.is_some_and(|tag| tags.contains(tag)))
+    filters.matches(&one.topic) && (tags.is_empty() || tag.is_some_and(|tag| tags.contains(tag)))
 }
 
 impl Reader {
@@ -440,13 +456,13 @@ impl Reader {
 
     fn and_since(&self, before: &[usize], list: &[Published]) -> Vec<usize> {
         let since = (self.before..list.len())
-            .filter(|index| is_for(&self.filter, &self.tags, &list[*index]));
+            .filter(|index| is_for(&self.filters, &self.tags, &list[*index]));
         before.iter().copied().chain(since).collect()
     }
 
     fn receive(&mut self, index: usize, list: &[Published]) {
         let one = &list[index];
-        assert!(is_for(&self.filter, &self.tags, one));
+        assert!(is_for(&self.filters, &self.tags, one));
         assert!(
             index >= self.before || self.allowed.contains(&index),
             "{index} was not asked for: {:?}",
@@ -485,7 +501,12 @@ impl Reader {
         );
     }
 
-    fn check_settled(&self, list: &[Published], ended: &HashMap<Topic, Epoch>) {
+    fn check_settled(
+        &self,
+        list: &[Published],
+        ended: &HashMap<Topic, Epoch>,
+        epoch_of: impl Fn(&Topic) -> Option<Epoch>,
+    ) {
         let owed = self.owed(list);
         let gone: Vec<usize> = owed
             .iter()
@@ -513,18 +534,19 @@ impl Reader {
             assert_eq!(told, Gap::exactly(gone), "{:?}", self.start);
         }
         if gone == 0 && !self.may_be_unknown {
-            assert!(told.is_none() || !self.tags.is_empty() || self.filter.as_topic().is_none());
+            assert!(told.is_none() || !self.tags.is_empty() || self.filters.as_topic().is_none());
         }
         let kept_and_got = self
             .kept_then
             .iter()
             .all(|index| self.received.contains(index) || !list[*index].is_kept);
         assert!(kept_and_got);
-        let start = self.subscription.start();
-        let has_ended = self
-            .filter
-            .as_topic()
-            .is_some_and(|topic| ended.get(&topic).copied() == start.map(|start| start.epoch));
+        let mut filters = self.filters.as_slice().iter();
+        let has_ended = filters.all(|filter| {
+            filter
+                .as_topic()
+                .is_some_and(|topic| ended.get(&topic).copied() == epoch_of(&topic))
+        });
         let expected = has_ended.then_some(EndReason::TopicEnded);
         assert_eq!(self.end, expected);
     }
