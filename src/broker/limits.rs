@@ -196,7 +196,7 @@ impl Limits {
                 max: self.mailbox_capacity_max,
             });
         }
-        self.history.check()?;
+        self.history.check(self.memory_budget)?;
         let needed = self.message_bytes_max();
         let holding = [
             ("mailbox_bytes", self.mailbox_bytes),

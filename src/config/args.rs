@@ -13,6 +13,7 @@ use humantime::Duration;
 use super::{
     access_args::{AccessArgs, CheckArgs, TokenArgs},
     commands::{BenchArgs, HealthArgs, PubArgs, SubArgs},
+    history_args::HistoryArgs,
 };
 
 /// A standalone, topic-based gRPC publish/subscribe broker.
@@ -149,6 +150,8 @@ pub(crate) struct ServeArgs {
     /// The bound in bytes on all mailboxes together, a message counted in each that it waits in
     #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
     pub(crate) buffered_bytes_max: ByteSize,
+    #[command(flatten)]
+    pub(crate) history: HistoryArgs,
     /// The most live subscriptions
     #[arg(long, env = "BROKER_SUBSCRIPTIONS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::SUBSCRIPTIONS_MAX)]
     pub(crate) subscriptions_max: usize,

@@ -179,6 +179,10 @@ impl<F: Format> LiveStream<F> {
                 headers.insert(metadata::EPOCH, HeaderValue::from(start.epoch.0));
                 headers.insert(metadata::HEAD_SEQUENCE, HeaderValue::from(start.head.0));
             }
+            if let Some(cursor) = subscription.cursor() {
+                let value = HeaderValue::try_from(cursor.to_string());
+                headers.insert(metadata::CURSOR, value.expect("a cursor is printable"));
+            }
         }
         headers
     }
@@ -324,8 +328,9 @@ impl<F: Format> Chunks<'_, F> {
             self.whole.push_back(std::mem::take(&mut self.alone));
         }
         if !self.gathered.is_empty() {
-            let gathered = self.gathered.split().freeze();
-            let held = self.memory.hold(gathered.len() + CHUNK_OVERHEAD_BYTES);
+            let gathered = std::mem::take(&mut self.gathered);
+            let bytes = gathered.capacity() + CHUNK_OVERHEAD_BYTES;
+            let held = self.memory.hold(bytes);
             self.whole.push_back(held.count(gathered));
         }
     }

@@ -13,6 +13,7 @@ mod cors;
 mod delivery;
 mod drain;
 mod grpc_web;
+mod history;
 mod http;
 mod http_auth;
 mod http_events;

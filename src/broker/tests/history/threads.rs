@@ -49,7 +49,7 @@ fn read_with_breaks(
             })),
             ..from_start(filter, StartAt::After(cursor))
         };
-        let encoded = round % 2 == 0;
+        let encoded = round.is_multiple_of(2);
         let mut subscription = subscribe_either(broker, options, encoded).unwrap();
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
@@ -101,9 +101,8 @@ fn history_and_what_follows_meet_without_a_gap_and_without_a_double() {
     let begin = broker.subscribe(options(">")).unwrap().cursor().unwrap();
     let filters = [">", "a.*", "a", "a.>", "a.b", "*", "a a.b", "a.* a.>"];
     let mut readers = Crew::new();
-    for seed in 0..filters.len() {
+    for (seed, filter) in filters.into_iter().enumerate() {
         let (broker, is_over) = (broker.clone(), Arc::clone(&is_over));
-        let filter = filters[seed];
         readers.spawn(move || {
             (
                 filter,
