@@ -43,6 +43,7 @@ pub(crate) enum Limit {
     SubscriptionsPerConnection,
     Subscriptions,
     Tags,
+    Filters,
     RequestBytes,
     ReceivingBytes,
     PayloadBytes,
@@ -60,7 +61,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshakes,
@@ -73,6 +74,7 @@ impl Limit {
         Self::SubscriptionsPerConnection,
         Self::Subscriptions,
         Self::Tags,
+        Self::Filters,
         Self::RequestBytes,
         Self::ReceivingBytes,
         Self::PayloadBytes,
@@ -103,6 +105,7 @@ impl Limit {
             Self::SubscriptionsPerConnection => "subscriptions_per_connection",
             Self::Subscriptions => "subscriptions",
             Self::Tags => "tags",
+            Self::Filters => "filters",
             Self::RequestBytes => "request_bytes",
             Self::ReceivingBytes => "receiving_bytes",
             Self::PayloadBytes => "payload_bytes",

@@ -10,6 +10,7 @@
 mod batch;
 mod budget;
 mod ended;
+mod filters;
 mod history;
 mod joining;
 mod lane;
@@ -58,6 +59,7 @@ use self::{
 };
 pub use self::{
     ended::{EndReason, Ended, Lost},
+    filters::Filters,
     ledger::{Ledger, MissReason},
     limits::*,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     ended::{EndReason, Ended},
+    filters::Filters,
     lane::Lane,
     ledger::Ledger,
     mailbox::Mailbox,
@@ -17,13 +18,13 @@ use super::{
     queue::{BatchLimit, Taken},
     registry::Group,
 };
-use crate::{message::Tag, topic::TopicFilter};
+use crate::message::Tag;
 
 /// One live reader of a filter.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) id: u64,
-    pub(crate) filter: TopicFilter,
+    pub(crate) filters: Filters,
     pub(crate) tags: Box<[Tag]>,
     pub(crate) group: Option<Arc<Group>>,
     /// When the group served this member last, in messages; 0 for never.

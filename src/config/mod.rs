@@ -58,6 +58,7 @@ impl TryFrom<ServeArgs> for Config {
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
             tags_max: args.tags_max,
+            filters_max: args.filters_max,
             history: args.history.limits(),
         };
         limits.check()?;
@@ -90,6 +91,8 @@ impl TryFrom<ServeArgs> for Config {
                 drain_timeout: *args.drain_timeout,
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
+                sse_heartbeat_interval: *args.sse_heartbeat_interval,
+                cors_origins: args.cors_origin,
                 topic_idle_timeout: *args.topic_idle_timeout,
                 guesses_max: args.access.guesses_max,
                 guess_interval: *args.access.guess_interval,

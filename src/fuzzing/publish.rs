@@ -22,9 +22,10 @@ use super::input::Input;
 use crate::{
     access::Peer,
     broker::{BatchLimit, Broker, Limits, Lost, SubscribeOptions, Subscription},
-    grpc::{ConnectionShare, Method, PubSub, Receiving},
+    grpc::Method,
     message::{AttributeName, Attributes, Key, Message, MessageId, Tag},
     metrics::Metrics,
+    service::{ConnectionShare, PubSub, Receiving},
     topic::{Topic, TopicFilter},
     wire::pb,
 };

@@ -5,15 +5,18 @@
 
 mod accept;
 mod addresses;
+mod answer;
 mod call;
 mod config;
 mod connection;
 mod frame_guard;
+mod http1;
 mod http2;
 mod outbox;
 mod patience;
 mod routes;
 mod sniff;
+mod socket;
 mod tls;
 mod transport;
 mod workers;
@@ -46,6 +49,7 @@ pub(crate) use self::{
     sniff::{Protocol, sniff},
     tls::names_of,
 };
+pub use crate::http::{Origin, OriginError};
 pub use crate::pem::PemError;
 use crate::{
     access::Access,
@@ -209,14 +213,7 @@ impl Server {
             drain.clone(),
             access.clone(),
         ));
-        let router = routes::router(
-            &config,
-            readiness.clone(),
-            Arc::clone(&metrics),
-            drain.clone(),
-            access.clone(),
-            extra,
-        );
+        let router = routes::router(&config, readiness.clone(), &pubsub, extra);
         let context = Arc::new(Context {
             pubsub,
             router,

@@ -12,7 +12,7 @@ use crate::{
     broker::{OverflowPolicy, Receipt, SubscribeOptions},
     cursor::StartAt,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
-    topic::Topic,
+    topic::{Topic, TopicFilter},
 };
 
 /// A field of a request that the caller must change.
@@ -26,7 +26,7 @@ pub struct InvalidField {
 }
 
 impl InvalidField {
-    fn new(field: &'static str, reason: impl Display) -> Self {
+    pub(crate) fn new(field: &'static str, reason: impl Display) -> Self {
         Self {
             field,
             reason: reason.to_string(),
@@ -156,7 +156,7 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
         let capacity = request.mailbox_capacity as usize;
         Ok(Self {
             options: SubscribeOptions {
-                filter: parse("topic", &request.topic)?,
+                filters: parse::<TopicFilter>("topic", &request.topic)?.into(),
                 group: parse_optional("group", &request.group)?,
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,

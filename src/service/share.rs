@@ -45,7 +45,7 @@ impl ConnectionShare {
     }
 
     /// Who called last.
-    pub(super) fn caller(&self) -> &CallerCache {
+    pub(crate) fn caller(&self) -> &CallerCache {
         &self.0.caller
     }
 
@@ -57,7 +57,7 @@ impl ConnectionShare {
     }
 
     /// Takes one message from what the connection may publish now.
-    pub(super) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
+    pub(crate) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
         self.0
             .publish_rate
             .as_ref()
@@ -69,7 +69,7 @@ impl ConnectionShare {
     }
 
     /// The bytes of the connection's requests that have not arrived completely.
-    pub(super) fn receiving_bytes(&self) -> &AtomicUsize {
+    pub(crate) fn receiving_bytes(&self) -> &AtomicUsize {
         &self.0.receiving_bytes
     }
 
