@@ -33,7 +33,7 @@ use serde_json::json;
 use super::{
     Api, Share,
     error::{HttpError, Told},
-    message_json::{cursor_of, gap_json, put_json, put_message},
+    message_json::{gap_json, put_json, put_message},
     query::{Route, Seen, StreamQuery},
 };
 use crate::{
@@ -170,7 +170,7 @@ impl EventForm {
 
     fn put(self, out: &mut BytesMut, delivery: DeliveryRef<'_>) {
         let payload = &*delivery.message.payload;
-        if let Some(cursor) = cursor_of(delivery) {
+        if let Some(cursor) = delivery.cursor() {
             put_id(out, cursor);
         }
         // A mark without a payload is no message to who asks for payloads.

@@ -64,7 +64,7 @@ pub(super) fn put_message(out: &mut BytesMut, delivery: DeliveryRef<'_>, base64:
         topic: message.topic.as_str(),
         sequence: delivery.sequence.0,
         epoch: delivery.epoch.0,
-        cursor: cursor_of(delivery),
+        cursor: delivery.cursor(),
         id: &id,
         time: Rfc3339(delivery.published_at),
         tag: message.tag.map(|tag| tag.as_str()),
@@ -75,15 +75,6 @@ pub(super) fn put_message(out: &mut BytesMut, delivery: DeliveryRef<'_>, base64:
         payload_base64: text.is_none().then_some(payload),
     };
     put_json(out, &json);
-}
-
-/// From where a subscriber that got this message can go on; `None` if its topic has no history.
-pub(super) fn cursor_of(delivery: DeliveryRef<'_>) -> Option<Cursor> {
-    delivery.position.map(|position| Cursor {
-        epoch: delivery.epoch,
-        position,
-        sequence: delivery.sequence,
-    })
 }
 
 /// What is no longer kept.

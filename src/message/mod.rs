@@ -220,11 +220,7 @@ impl Delivery {
     /// From where a subscriber that got this message can go on; `None` if its topic has no history.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
-        self.position.map(|position| Cursor {
-            epoch: self.epoch,
-            position,
-            sequence: self.sequence,
-        })
+        self.as_delivery_ref().cursor()
     }
 
     /// The message's id: the publisher's, or `epoch-sequence` in hexadecimal.
@@ -267,6 +263,15 @@ pub(crate) struct DeliveryRef<'m> {
 }
 
 impl DeliveryRef<'_> {
+    /// See [`Delivery::cursor`].
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        self.position.map(|position| Cursor {
+            epoch: self.epoch,
+            position,
+            sequence: self.sequence,
+        })
+    }
+
     pub(crate) fn to_delivery(self) -> Delivery {
         let message = self.message.to_message();
         Delivery {
