@@ -16,6 +16,7 @@ mod http;
 pub mod message;
 mod metrics;
 mod pem;
+pub mod process;
 pub mod server;
 pub mod topic;
 pub mod wire;

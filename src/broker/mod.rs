@@ -10,6 +10,7 @@
 mod batch;
 mod budget;
 mod ended;
+mod figures;
 mod lane;
 mod ledger;
 mod limits;
@@ -53,6 +54,7 @@ use self::{
 };
 pub use self::{
     ended::{EndReason, Ended},
+    figures::*,
     ledger::{Ledger, MissReason},
     limits::*,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},
@@ -347,6 +349,7 @@ impl Shared {
         let subscriber = Arc::new(Subscriber {
             id: next_id(),
             filter: options.filter,
+            origin: options.origin,
             tags,
             group: options.group.map(|name| registry.join_group(name)),
             served: AtomicU64::new(0),

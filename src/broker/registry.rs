@@ -19,6 +19,7 @@ use super::{
     batch::Encoding,
     budget::Budget,
     ended::{EndReason, Ended},
+    figures::Origin,
     lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
     mailbox::{Mailbox, Outcome, Push},
@@ -45,6 +46,7 @@ pub(crate) struct Subscriber {
     /// Shared with those who want the same.
     pub(crate) lane: Option<Arc<Lane>>,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) origin: Origin,
     /// What a subscription takes without a message.
     pub(crate) _held: Held,
 }
@@ -53,6 +55,10 @@ impl Subscriber {
     /// Whether the subscriber's tags let a message with this tag through.
     fn wants(&self, tag: Option<&Tag>) -> bool {
         self.tags.is_empty() || tag.is_some_and(|tag| self.tags.contains(tag))
+    }
+
+    pub(crate) fn group_name(&self) -> Option<&GroupName> {
+        self.group.as_ref().map(|group| &group.name)
     }
 
     /// See [`Mailbox::poll_take`].
@@ -249,6 +255,22 @@ impl Registry {
 
     pub(crate) fn subscribers(&self) -> impl Iterator<Item = &Arc<Subscriber>> {
         self.subscribers.values()
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.values()
+    }
+
+    /// How many subscribers a topic has.
+    pub(crate) fn matching(&self, topic: &Topic) -> usize {
+        let mut count = 0;
+        self.trie.visit(topic, |target| {
+            count += match target {
+                Target::Lane(lane) => lane.len(),
+                Target::Subscriber(_) => 1,
+            };
+        });
+        count
     }
 
     /// The accounts of all subscribers, those that left included.

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Memory, Shared,
     ended::{EndReason, Ended},
+    figures::Origin,
     overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
     registry::Subscriber,
@@ -32,6 +33,8 @@ pub struct SubscribeOptions {
     pub overflow: OverflowPolicy,
     /// The mailbox's bound in messages, if not the default; granted up to a maximum.
     pub mailbox_capacity: Option<usize>,
+    /// Who asks, for those who look at the [list](super::Broker::subscriptions).
+    pub origin: Origin,
 }
 
 impl SubscribeOptions {
@@ -44,6 +47,7 @@ impl SubscribeOptions {
             tags: Vec::new(),
             overflow: OverflowPolicy::default(),
             mailbox_capacity: None,
+            origin: Origin::default(),
         }
     }
 }

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::AccessError,
-    broker::{BatchLimit, Memory, Subscription, Taken},
+    broker::{BatchLimit, Memory, SubscribeOptions, Subscription, Taken},
     wire::{
         Subscribe,
         frame::{Form, put_delivery, put_heartbeat, put_missed, put_missed_before},
@@ -98,9 +98,11 @@ async fn open_stream(
         Form::Full if request.text => Form::Text,
         form => form,
     };
-    let mut subscription = service
-        .broker
-        .subscribe_encoded(request.options, form.encoding())?;
+    let options = SubscribeOptions {
+        origin: share.origin(),
+        ..request.options
+    };
+    let mut subscription = service.broker.subscribe_encoded(options, form.encoding())?;
     let revocation = revocable.map(|(permit, filter)| {
         let revocation = Revocation::new(permit, filter, subscription.ender());
         (revocation.reason(), revocation)

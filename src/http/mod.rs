@@ -1,6 +1,11 @@
-//! Plain HTTP beside gRPC, on the same port: liveness, readiness and metrics.
+//! Plain HTTP beside gRPC, on the same port: liveness, readiness, metrics, and the page with the figures that
+//! it shows.
 //!
-//! Liveness and readiness are open to anybody; metrics need a right, where rights are asked for.
+//! Liveness and readiness are open to anybody, and so is the page, which holds nothing by itself; metrics
+//! and figures need a right, where rights are asked for.
+
+mod figures;
+mod page;
 
 use std::sync::Arc;
 
@@ -9,7 +14,7 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use http::{StatusCode, header};
 
@@ -20,21 +25,24 @@ use crate::{
     metrics::{self, Metrics},
 };
 
-/// `GET /health`, `/ready` and `/metrics`.
-pub(crate) fn routes(
-    readiness: Readiness,
-    metrics: Arc<Metrics>,
-    access: Option<Arc<Access>>,
-) -> Router {
-    let mut metrics = get(render).with_state(metrics);
-    if let Some(access) = access {
-        let guard = middleware::from_fn_with_state((access, Right::Metrics), guard);
-        metrics = metrics.layer(guard);
-    }
+pub(crate) use self::figures::Figures;
+
+/// `GET /`, `/health`, `/ready`, `/metrics` and the figures.
+pub(crate) fn routes(figures: Arc<Figures>, access: Option<Arc<Access>>) -> Router {
+    let guarded = |route: MethodRouter| match &access {
+        Some(access) => {
+            let guard = middleware::from_fn_with_state((Arc::clone(access), Right::Metrics), guard);
+            route.layer(guard)
+        }
+        None => route,
+    };
+    let metrics = get(render).with_state(Arc::clone(&figures.metrics));
     Router::new()
+        .route("/", get(page::page))
         .route("/health", get(async || "ok\n"))
-        .route("/ready", get(ready).with_state(readiness))
-        .route("/metrics", metrics)
+        .route("/ready", get(ready).with_state(figures.readiness.clone()))
+        .route("/metrics", guarded(metrics))
+        .merge(figures::routes(figures, guarded))
 }
 
 /// Middleware: lets those in who have the right.

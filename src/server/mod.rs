@@ -39,6 +39,7 @@ use crate::{
     auth::{AuthFile, Guesses, Policy},
     broker::Broker,
     grpc::Readiness,
+    http::Figures,
     metrics::{Limit, Metrics},
 };
 
@@ -198,8 +199,7 @@ impl Server {
         ));
         let router = routes::router(
             &config,
-            readiness.clone(),
-            Arc::clone(&metrics),
+            Figures::new(&broker, &metrics, &readiness, config.connections_max),
             drain.clone(),
             access.clone(),
             extra,

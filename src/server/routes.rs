@@ -19,8 +19,8 @@ use super::config::ServerConfig;
 use crate::{
     access::Access,
     broker::Broker,
-    grpc::{self, PubSub, Readiness, Receiving},
-    http as plain_http,
+    grpc::{self, PubSub, Receiving},
+    http::{self as plain_http, Figures},
     metrics::Metrics,
 };
 
@@ -53,8 +53,7 @@ pub(super) fn pubsub(
 /// gRPC answers to gRPC callers, panics answered and logged.
 pub(super) fn router(
     config: &ServerConfig,
-    readiness: Readiness,
-    metrics: Arc<Metrics>,
+    figures: Figures,
     drain: CancellationToken,
     access: Option<Arc<Access>>,
     extra: Router,
@@ -62,8 +61,8 @@ pub(super) fn router(
     // A stream lasts as long as it likes once it has begun, and our own methods keep their own time.
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, config.request_timeout);
-    let companions = grpc::companion_routes(&readiness, drain, access.clone());
-    let http = plain_http::routes(readiness, metrics, access);
+    let companions = grpc::companion_routes(&figures.readiness, drain, access.clone());
+    let http = plain_http::routes(Arc::new(figures), access);
     let trace = TraceLayer::new_for_grpc()
         .make_span_with(request_span)
         .on_request(DefaultOnRequest::new().level(Level::TRACE))

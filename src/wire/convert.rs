@@ -5,7 +5,7 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use super::{pb, request::PublishRequestRef};
 use crate::{
-    broker::{OverflowPolicy, Receipt, SubscribeOptions},
+    broker::{Origin, OverflowPolicy, Receipt, SubscribeOptions},
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
     topic::Topic,
 };
@@ -152,6 +152,7 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,
                 mailbox_capacity: (capacity > 0).then_some(capacity),
+                origin: Origin::default(),
             },
             heartbeat_interval: heartbeat.transpose()?,
             text: request.text,
