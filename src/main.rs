@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Some(Command::Pub(args)) => cli::publish(args),
         Some(Command::Sub(args)) => cli::subscribe(args),
         Some(Command::Health(args)) => cli::health(args),
+        Some(Command::Top(args)) => cli::top(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Token(args)) => cli::token(&args),
         Some(Command::Check(args)) => cli::check(*args),

@@ -12,7 +12,7 @@ use humantime::Duration;
 
 use super::{
     access_args::{AccessArgs, CheckArgs, TokenArgs},
-    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs},
+    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs, TopArgs},
 };
 
 /// A standalone, topic-based gRPC publish/subscribe broker.
@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Pub(PubArgs),
     Sub(SubArgs),
     Health(HealthArgs),
+    Top(TopArgs),
     Bench(BenchArgs),
     Token(TokenArgs),
     Check(Box<CheckArgs>),

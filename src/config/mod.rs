@@ -17,7 +17,7 @@ pub(crate) use self::{
     args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
     commands::{
         BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
-        PublishMethod, SubArgs,
+        PublishMethod, SubArgs, TopArgs, TopicSort,
     },
 };
 

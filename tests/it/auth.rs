@@ -36,16 +36,16 @@ const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionI
 const JWT_SECRET: &[u8] = b"thirty-two bytes are long enough";
 
 /// An auth file, the tokens of its users, and a broker that goes by it.
-struct Guarded {
-    broker: Running,
+pub(crate) struct Guarded {
+    pub(crate) broker: Running,
     folder: TempDir,
-    alice: Secret,
-    bob: Secret,
+    pub(crate) alice: Secret,
+    pub(crate) bob: Secret,
 }
 
 impl Guarded {
     /// `HASH(alice)` and `HASH(bob)` in the text stand for the hashes of their tokens.
-    async fn start(text: &str) -> Self {
+    pub(crate) async fn start(text: &str) -> Self {
         Self::start_with(ServerConfig::default(), text).await
     }
 

@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod delivery;
 mod drain;
+mod figures;
 mod http;
 mod lifecycle;
 mod limits;
