@@ -21,7 +21,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use fanfare::{
-    broker::{BatchLimit, Broker, Limits, SubscribeOptions, Subscription},
+    broker::{BatchLimit, Broker, Limits, Lost, SubscribeOptions, Subscription},
     message::Message,
     topic::Topic,
 };
@@ -55,8 +55,8 @@ fn read(live: &mut [Subscription], readers: Readers) {
         loop {
             let poll = subscription.poll_take(&mut context, limit, &mut taken);
             subscription.pass_on();
-            if let Poll::Ready(missed) = &poll {
-                assert_eq!(*missed, Ok(0));
+            if let Poll::Ready(lost) = &poll {
+                assert_eq!(*lost, Ok(Lost::default()));
             }
             // One that finds nothing waits to be woken.
             if poll.is_pending() || readers == Readers::Behind {

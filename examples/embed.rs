@@ -56,7 +56,8 @@ async fn main() -> anyhow::Result<()> {
         messages: 16,
         bytes: 64 * 1024,
     };
-    let missed = local.take(limit, &mut batch).await?;
+    let lost = local.take(limit, &mut batch).await?;
+    let missed = lost.missed;
     for delivery in batch {
         let payload = String::from_utf8_lossy(&delivery.message.payload);
         println!("in the program: {payload}, missed {missed}");

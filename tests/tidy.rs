@@ -121,12 +121,14 @@ fn the_domain_knows_no_grpc_http_command_line_clock_or_task() {
     ];
     check_absent("src/broker", &words);
     check_absent("src/topic.rs", &words);
-    check_absent("src/message.rs", &words);
+    check_absent("src/message", &words);
+    check_absent("src/cursor.rs", &words);
     check_absent("src/auth", &words);
     check_absent("src/auth", &["crate::broker", "crate::access"]);
     check_absent("src/broker", &["crate::auth", "crate::access"]);
     check_absent("src/topic.rs", &["crate::broker"]);
-    check_absent("src/message.rs", &["crate::broker"]);
+    check_absent("src/message", &["crate::broker"]);
+    check_absent("src/cursor.rs", &["crate::broker"]);
 }
 
 #[test]
@@ -174,6 +176,23 @@ fn access_knows_headers_and_no_adapter() {
         "crate::client",
     ];
     check_absent("src/access", &words);
+}
+
+#[test]
+fn what_all_protocols_share_knows_none_of_them() {
+    let words = [
+        "tonic",
+        "hyper",
+        "clap",
+        "crate::grpc",
+        "crate::http",
+        "crate::server",
+        "crate::client",
+    ];
+    check_absent("src/service", &words);
+    check_absent("src/access", &["crate::service"]);
+    check_absent("src/wire", &["crate::service"]);
+    check_absent("src/broker", &["crate::service"]);
 }
 
 #[test]

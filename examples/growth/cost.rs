@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use fanfare::broker::{BatchLimit, Broker, Limits, Subscription};
+use fanfare::broker::{BatchLimit, Broker, Limits, Lost, Subscription};
 use serde_json::{Value, json};
 
 use crate::{
@@ -109,7 +109,10 @@ fn read(subscription: &mut Subscription) -> anyhow::Result<()> {
     let mut context = Context::from_waker(Waker::noop());
     let taken = subscription.poll_take(&mut context, limit, &mut Vec::new());
     subscription.pass_on();
-    ensure!(taken == Poll::Ready(Ok(0)), "no message waits: {taken:?}");
+    ensure!(
+        taken == Poll::Ready(Ok(Lost::default())),
+        "no message waits: {taken:?}"
+    );
     Ok(())
 }
 

@@ -1,4 +1,7 @@
-//! The end of a subscription that the broker has ended: why, and what was lost that nothing has told yet.
+//! What a subscriber is told beside its messages: what it lost, and the end of a subscription that the
+//! broker has ended.
+
+use crate::cursor::Gap;
 
 /// Why the broker ended a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +14,19 @@ pub enum EndReason {
     Draining,
     /// The broker ran short of memory, and this mailbox was among the largest.
     Shed,
+    /// The one topic that it was for has ended; what was left of it is delivered first.
+    TopicEnded,
     /// The subscriber itself unsubscribed.
     Unsubscribed,
+}
+
+/// What a subscriber lost before the messages that it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Messages lost to its overflow policy.
+    pub missed: u64,
+    /// What it asked for, or stood in line to be read, and was no longer kept.
+    pub gap: Gap,
 }
 
 /// The end of a subscription.

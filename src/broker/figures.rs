@@ -14,7 +14,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Broker, Ledger, MailboxSize, OverflowPolicy, registry::Subscriber, topics::Surveyed};
+use super::{
+    Broker, Ledger, MailboxSize, OverflowPolicy, subscriber::Subscriber, topics::Surveyed,
+};
 use crate::{
     message::{Epoch, GroupName, Sequence, Tag},
     topic::{Topic, TopicFilter},
@@ -108,17 +110,17 @@ pub struct SubscriptionFigures {
     /// Bytes in its mailbox and in its reader's hand.
     pub held_bytes: usize,
     /// Who reads it, and since when.
-    pub origin: Origin,
+    pub arrival: Arrival,
 }
 
 /// Who subscribed, as far as the one knows who passes the wish on. The broker shows it and does nothing
 /// else with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct Arrival {
     /// Where it came from.
     pub peer: Option<Arc<str>>,
     /// When.
-    pub since: Option<SystemTime>,
+    pub at: Option<SystemTime>,
 }
 
 impl Broker {
@@ -213,7 +215,7 @@ impl SubscriptionFigures {
             mailbox: subscriber.mailbox.size(),
             ledger,
             held_bytes,
-            origin: subscriber.origin.clone(),
+            arrival: subscriber.arrival.clone(),
         }
     }
 }
@@ -221,7 +223,7 @@ impl SubscriptionFigures {
 impl Subscriber {
     fn is_about(&self, search: &str) -> bool {
         let group = self.group_name().map(GroupName::as_str);
-        let others = [group, self.origin.peer.as_deref()];
+        let others = [group, self.arrival.peer.as_deref()];
         self.filter.as_str().contains(search)
             || others
                 .into_iter()

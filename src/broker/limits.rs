@@ -3,6 +3,8 @@
 //! Every limit is here as a number, has a flag and an environment variable on the command line, and
 //! shows when it is hit: as an error that says limit and value, or in the metrics.
 
+use super::HistoryLimits;
+
 /// 1 MiB: far above an event or a token, far below what would block a connection for its neighbours.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// 16 MiB: above it a message is a file, and belongs in a store with only its address published.
@@ -64,6 +66,8 @@ pub struct Limits {
     pub idle_topics_max: usize,
     /// The most tags that one subscriber may ask for.
     pub tags_max: usize,
+    /// What is kept for replay.
+    pub history: HistoryLimits,
 }
 
 impl Default for Limits {
@@ -80,6 +84,7 @@ impl Default for Limits {
             subscriptions_max: SUBSCRIPTIONS_MAX,
             idle_topics_max: IDLE_TOPICS_MAX,
             tags_max: TAGS_MAX,
+            history: HistoryLimits::default(),
         }
     }
 }
@@ -186,6 +191,7 @@ impl Limits {
                 max: self.mailbox_capacity_max,
             });
         }
+        self.history.check()?;
         let needed = self.message_bytes_max();
         let holding = [
             ("mailbox_bytes", self.mailbox_bytes),

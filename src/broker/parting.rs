@@ -38,6 +38,7 @@ impl<'m> Parting<'m> {
                 epoch,
                 sequence,
                 published_at,
+                position: None,
             },
             size: message.size(),
             shared: None,

@@ -11,6 +11,7 @@ use super::{
     topics::{LiveTopic, TopicHint, TopicState},
 };
 use crate::{
+    cursor::{Cursor, Position},
     message::{Epoch, MessageId, MessageRef, Sequence, message_id},
     topic::Topic,
 };
@@ -34,6 +35,9 @@ pub enum PublishError {
         /// The limit.
         max: usize,
     },
+    /// The topic has ended: its last message has been published.
+    #[error("the topic has ended: its last message has been published")]
+    TopicEnded,
     /// The attributes are too large together.
     #[error("attributes of {bytes} bytes exceed the limit of {max}")]
     AttributesTooLarge {
@@ -61,9 +65,21 @@ pub struct Receipt {
     pub dropped: u32,
     /// How many older messages were lost to make room for it.
     pub displaced: u64,
+    /// The message's place among all that is kept; `None` if its topic has no history.
+    pub position: Option<Position>,
 }
 
 impl Receipt {
+    /// From where a subscriber that got this message can go on; `None` if its topic has no history.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.position.map(|position| Cursor {
+            epoch: self.epoch,
+            position,
+            sequence: self.sequence,
+        })
+    }
+
     /// The message's id: the publisher's, or one made of epoch and sequence.
     #[must_use]
     pub fn id(&self) -> Cow<'_, str> {
@@ -113,6 +129,7 @@ impl<'b> Run<'b> {
             delivered: tally.delivered,
             dropped: tally.matched - tally.delivered,
             displaced: tally.displaced,
+            position: None,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::batch::Batch;
-use crate::message::Delivery;
+use crate::{cursor::Gap, message::Delivery};
 
 /// How much one take may hand over. At least one message is always handed over.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,8 @@ impl Room {
 pub(crate) enum Taken {
     /// So many messages were lost before what follows.
     Missed(u64),
+    /// What was asked for and is no longer kept; comes before the messages after it.
+    Gap(Gap),
     /// A message that is still to be encoded.
     Delivery(Arc<Delivery>),
     /// Messages in the encoding that the subscriber asked for.

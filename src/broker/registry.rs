@@ -12,103 +12,24 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 
 use super::{
     batch::Encoding,
     budget::Budget,
-    ended::{EndReason, Ended},
-    figures::Origin,
     lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
     mailbox::{Mailbox, Outcome, Push},
-    memory::Held,
     parting::Parting,
-    queue::{BatchLimit, Taken},
+    subscriber::Subscriber,
     trie::FilterTrie,
     wakers::Wakers,
 };
 use crate::{
-    message::{Delivery, GroupName, Tag},
-    topic::{Topic, TopicFilter},
+    message::{Delivery, GroupName},
+    topic::Topic,
 };
-
-/// One live reader of a filter.
-#[derive(Debug)]
-pub(crate) struct Subscriber {
-    pub(crate) id: u64,
-    pub(crate) filter: TopicFilter,
-    pub(crate) tags: Box<[Tag]>,
-    pub(crate) group: Option<Arc<Group>>,
-    /// When the group served this member last, in messages; 0 for never.
-    pub(crate) served: AtomicU64,
-    /// Shared with those who want the same.
-    pub(crate) lane: Option<Arc<Lane>>,
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) origin: Origin,
-    /// What a subscription takes without a message.
-    pub(crate) _held: Held,
-}
-
-impl Subscriber {
-    /// Whether the subscriber's tags let a message with this tag through.
-    fn wants(&self, tag: Option<&Tag>) -> bool {
-        self.tags.is_empty() || tag.is_some_and(|tag| self.tags.contains(tag))
-    }
-
-    pub(crate) fn group_name(&self) -> Option<&GroupName> {
-        self.group.as_ref().map(|group| &group.name)
-    }
-
-    /// See [`Mailbox::poll_take`].
-    pub(crate) fn poll_take(
-        &self,
-        cx: &mut Context<'_>,
-        limit: BatchLimit,
-        mut into: impl FnMut(Taken),
-    ) -> Poll<Result<(), Ended>> {
-        let Some(lane) = &self.lane else {
-            return self.mailbox.poll_take(cx, limit, into);
-        };
-        lane.flush_known();
-        let taken = self.mailbox.poll_take(cx, limit, &mut into);
-        if taken.is_ready() {
-            return taken;
-        }
-        // The reader is parked by now. Looked at once more even if the tail was empty: somebody else
-        // may have handed it over a moment ago, for a reader that was not parked yet.
-        lane.flush();
-        self.mailbox.poll_take(cx, limit, into)
-    }
-
-    /// The account, with all that was published so far.
-    pub(crate) fn ledger(&self) -> Ledger {
-        self.with_flushed(Mailbox::ledger)
-    }
-
-    /// See [`Mailbox::tick`].
-    pub(crate) fn tick(&self, ticks_max: u32) -> Option<EndReason> {
-        self.with_flushed(|mailbox| mailbox.tick(ticks_max))
-    }
-
-    /// See [`Mailbox::held_bytes`].
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.with_flushed(Mailbox::held_bytes)
-    }
-
-    /// See [`Mailbox::shed`].
-    pub(crate) fn shed(&self) -> bool {
-        self.with_flushed(Mailbox::shed)
-    }
-
-    fn with_flushed<R>(&self, act: impl FnOnce(&Mailbox) -> R) -> R {
-        match &self.lane {
-            Some(lane) => lane.with_flushed(self.id, &self.mailbox, act),
-            None => act(&self.mailbox),
-        }
-    }
-}
 
 /// Subscribers that share the work, whatever their filters.
 #[derive(Debug)]
@@ -116,6 +37,12 @@ pub(crate) struct Group {
     name: GroupName,
     /// Messages that the group was given.
     messages: AtomicU64,
+}
+
+impl Group {
+    pub(super) fn name(&self) -> &GroupName {
+        &self.name
+    }
 }
 
 /// What became of one message at all the mailboxes it matched.

@@ -9,13 +9,14 @@ use std::{
 
 use super::{
     Memory, Shared,
-    ended::{EndReason, Ended},
-    figures::Origin,
+    ended::{EndReason, Ended, Lost},
+    figures::Arrival,
     overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
-    registry::Subscriber,
+    subscriber::Subscriber,
 };
 use crate::{
+    cursor::StartAt,
     message::{Delivery, Epoch, GroupName, Sequence, Tag},
     topic::TopicFilter,
 };
@@ -33,8 +34,10 @@ pub struct SubscribeOptions {
     pub overflow: OverflowPolicy,
     /// The mailbox's bound in messages, if not the default; granted up to a maximum.
     pub mailbox_capacity: Option<usize>,
+    /// From where on; a group can only start now.
+    pub start: StartAt,
     /// Who asks, for those who look at the [list](super::Broker::subscriptions).
-    pub origin: Origin,
+    pub arrival: Arrival,
 }
 
 impl SubscribeOptions {
@@ -47,7 +50,8 @@ impl SubscribeOptions {
             tags: Vec::new(),
             overflow: OverflowPolicy::default(),
             mailbox_capacity: None,
-            origin: Origin::default(),
+            start: StartAt::Now,
+            arrival: Arrival::default(),
         }
     }
 }
@@ -63,6 +67,9 @@ pub enum SubscribeError {
         /// The limit.
         max: usize,
     },
+    /// A group shares what comes, and has no past to share; the caller must ask for one or the other.
+    #[error("a group can only start now")]
+    GroupWithStart,
     /// As many subscriptions as allowed are live; a retry helps once some have left.
     #[error("{max} subscriptions are live, which is the limit")]
     TooManySubscriptions {
@@ -128,7 +135,7 @@ impl Subscription {
         self.start
     }
 
-    /// Moves waiting messages to `into`, in order, and says how many were missed before them.
+    /// Moves waiting messages to `into`, in order, and says what was lost before them.
     ///
     /// Pending while there is neither a message nor a miss to tell; one reader at a time is woken. What
     /// is taken counts against the bound on all mailboxes, and as waiting to the stall clock, until the
@@ -142,14 +149,15 @@ impl Subscription {
         cx: &mut Context<'_>,
         limit: BatchLimit,
         into: &mut Vec<Arc<Delivery>>,
-    ) -> Poll<Result<u64, Ended>> {
-        let mut missed = 0;
-        let taken = self.subscriber.poll_take(cx, limit, |taken| match taken {
-            Taken::Missed(count) => missed = count,
+    ) -> Poll<Result<Lost, Ended>> {
+        let mut lost = Lost::default();
+        let taken = self.poll_take_encoded(cx, limit, |taken| match taken {
+            Taken::Missed(count) => lost.missed += count,
+            Taken::Gap(gap) => lost.gap += gap,
             Taken::Delivery(delivery) => into.push(delivery),
             Taken::Frames(_) => unreachable!("frames are for those who brought an encoding"),
         });
-        taken.map_ok(|()| missed)
+        taken.map_ok(|()| lost)
     }
 
     /// [`poll_take`](Self::poll_take) for one who [brought an encoding](super::Broker::subscribe_encoded):
@@ -177,7 +185,7 @@ impl Subscription {
         &mut self,
         limit: BatchLimit,
         into: &mut Vec<Arc<Delivery>>,
-    ) -> Result<u64, Ended> {
+    ) -> Result<Lost, Ended> {
         let taken = std::future::poll_fn(|cx| self.poll_take(cx, limit, into)).await;
         self.pass_on();
         taken

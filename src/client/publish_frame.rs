@@ -140,6 +140,7 @@ mod tests {
                 tag: tag.map(|text| text.parse().unwrap()),
                 key: key.map(|text| text.parse().unwrap()),
                 id: id.map(|text| text.parse().unwrap()),
+                end: false,
             },
         )
     }

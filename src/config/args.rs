@@ -165,6 +165,9 @@ pub(crate) struct ServeArgs {
     /// The longest heartbeat interval that a subscriber may ask for
     #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MAX", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.end()))]
     pub(crate) heartbeat_interval_max: Duration,
+    /// After how much silence a stream of server-sent events carries a comment
+    #[arg(long, env = "BROKER_SSE_HEARTBEAT_INTERVAL", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(front_door::SSE_HEARTBEAT_INTERVAL))]
+    pub(crate) sse_heartbeat_interval: Duration,
     /// How long a reader may take nothing while messages wait, before it is ended
     #[arg(long, env = "BROKER_STALL_TIMEOUT", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(front_door::STALL_TIMEOUT))]
     pub(crate) stall_timeout: Duration,
@@ -212,6 +215,17 @@ pub(crate) struct ServeArgs {
     /// How long a connection may be without a stream; closed within twice this
     #[arg(long, env = "BROKER_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::IDLE_TIMEOUT))]
     pub(crate) idle_timeout: Duration,
+
+    /// An origin whose web pages may use the broker (`https://example.com`), or `*` for any; may be repeated.
+    /// Its own pages always may. In the variable, separated by commas
+    #[arg(
+        long,
+        env = "BROKER_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Security"
+    )]
+    pub(crate) cors_origin: Vec<front_door::Origin>,
 
     #[command(flatten)]
     pub(crate) access: AccessArgs,

@@ -45,6 +45,7 @@ impl ServeArgs {
         }
         let times = [
             ("heartbeat_interval_max", self.heartbeat_interval_max),
+            ("sse_heartbeat_interval", self.sse_heartbeat_interval),
             ("stall_timeout", self.stall_timeout),
             ("topic_idle_timeout", self.topic_idle_timeout),
             ("first_bytes_timeout", self.first_bytes_timeout),
@@ -81,6 +82,10 @@ impl ServeArgs {
             ("keepalive_timeout", !self.keepalive_timeout.is_zero()),
             ("idle_timeout", !self.idle_timeout.is_zero()),
             ("request_timeout", !self.request_timeout.is_zero()),
+            (
+                "sse_heartbeat_interval",
+                !self.sse_heartbeat_interval.is_zero(),
+            ),
             ("stall_timeout", !self.stall_timeout.is_zero()),
             ("topic_idle_timeout", !self.topic_idle_timeout.is_zero()),
             ("guesses_max", self.access.guesses_max > 0),

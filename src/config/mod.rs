@@ -10,7 +10,10 @@ mod commands;
 use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
-use fanfare::{broker::Limits, server::ServerConfig};
+use fanfare::{
+    broker::{HistoryLimits, Limits},
+    server::ServerConfig,
+};
 
 pub(crate) use self::{
     access_args::{CheckArgs, TokenArgs},
@@ -55,6 +58,7 @@ impl TryFrom<ServeArgs> for Config {
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
             tags_max: args.tags_max,
+            history: HistoryLimits::default(),
         };
         limits.check()?;
         let request_bytes = limits.message_bytes_max() as u64;
@@ -86,6 +90,8 @@ impl TryFrom<ServeArgs> for Config {
                 drain_timeout: *args.drain_timeout,
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
+                sse_heartbeat_interval: *args.sse_heartbeat_interval,
+                cors_origins: args.cors_origin,
                 topic_idle_timeout: *args.topic_idle_timeout,
                 guesses_max: args.access.guesses_max,
                 guess_interval: *args.access.guess_interval,

@@ -7,13 +7,13 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::{
-    PubSub,
-    call::{CallError, answer, read_request_bytes},
+    call::{answer, read_request_bytes},
     deadline::Deadline,
-    share::ConnectionShare,
-    status::Refusal,
 };
-use crate::wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request};
+use crate::{
+    service::{CallError, ConnectionShare, PubSub, Refusal},
+    wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request},
+};
 
 pub(super) async fn publish(
     service: &PubSub,

@@ -1,27 +1,34 @@
 //! `GET /v1/stats`, `/v1/topics` and `/v1/subscribers`: the broker in figures, as JSON, for the page, for
 //! `broker top` and for scripts.
 //!
-//! Lists have as many rows as are asked for, and a bound on that: whoever looks for one topic among a
-//! hundred thousand searches.
+//! They need the right that the metrics need, where rights are asked for. Lists have as many rows as are
+//! asked for, and a bound on that: whoever looks for one topic among a hundred thousand searches.
 
-use std::{str::FromStr, sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use axum::{
-    Router,
-    extract::{RawQuery, State},
-    response::{IntoResponse, Response},
-    routing::{MethodRouter, get},
+    extract::{Extension, RawQuery, State},
+    response::Response,
 };
-use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use http::HeaderMap;
 use tokio::time::Instant;
 
+use super::{
+    Api, Share,
+    error::HttpError,
+    json_response,
+    query::{choose, once, parse, unknown_parameter},
+};
 use crate::{
-    broker::{Broker, SubscriptionQuery, TopicOrder, TopicQuery},
+    auth::Right,
+    broker::{SubscriptionQuery, TopicOrder, TopicQuery},
     grpc::Readiness,
-    metrics::Metrics,
     process::Usage,
-    wire::figures::{Process, Stats, SubscriberList, TopicList},
+    service::{ConnectionShare, PubSub},
+    wire::{
+        InvalidField,
+        figures::{Process, Stats, SubscriberList, TopicList},
+    },
 };
 
 /// Rows of a list, where nobody asks for more or fewer: a screen or two.
@@ -29,66 +36,35 @@ const ROWS: usize = 100;
 /// Who wants more rows than this wants the metrics, or a search.
 const ROWS_MAX: usize = 1_000;
 
-/// Where the figures come from.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    broker: Broker,
-    pub(super) metrics: Arc<Metrics>,
+/// What the broker does not know of the process that it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
     pub(crate) readiness: Readiness,
-    connections_max: usize,
-    started: Instant,
+    /// The most open connections.
+    pub(crate) connections_max: usize,
+    /// When it began to serve.
+    pub(crate) started: Instant,
 }
 
-impl Figures {
-    /// Of a broker that serves from now on, so many connections at most.
-    pub(crate) fn new(
-        broker: &Broker,
-        metrics: &Arc<Metrics>,
-        readiness: &Readiness,
-        connections_max: usize,
-    ) -> Self {
-        Self {
-            broker: broker.clone(),
-            metrics: Arc::clone(metrics),
-            readiness: readiness.clone(),
-            connections_max,
-            started: Instant::now(),
-        }
-    }
-}
-
-pub(super) fn routes(
-    figures: Arc<Figures>,
-    guarded: impl Fn(MethodRouter) -> MethodRouter,
-) -> Router {
-    Router::new()
-        .route(
-            "/v1/stats",
-            guarded(get(stats).with_state(Arc::clone(&figures))),
-        )
-        .route(
-            "/v1/topics",
-            guarded(get(topics).with_state(Arc::clone(&figures))),
-        )
-        .route(
-            "/v1/subscribers",
-            guarded(get(subscribers).with_state(figures)),
-        )
-}
-
-async fn stats(State(figures): State<Arc<Figures>>) -> Response {
-    let Figures {
+pub(super) async fn stats(
+    State(api): State<Api>,
+    Extension(share): Share,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    Asked::by(&api, &share, &headers, query.as_deref(), &[])?;
+    let PubSub {
         broker, metrics, ..
-    } = &*figures;
+    } = &*api.service;
     let known = Stats::of(&broker.snapshot(), broker.limits());
     let used = Usage::of(std::process::id()).ok();
     let count = |gauge: i64| gauge.try_into().unwrap_or_default();
     let rejected = metrics.rejected().filter(|(_, count)| *count > 0);
     let mut limits = known.limits;
-    limits.connections_max = figures.connections_max as u64;
-    json(&Stats {
-        uptime_s: figures.started.elapsed().as_secs_f64(),
-        ready: figures.readiness.is_ready(),
+    limits.connections_max = api.host.connections_max as u64;
+    Ok(json_response(&Stats {
+        uptime_s: api.host.started.elapsed().as_secs_f64(),
+        ready: api.host.readiness.is_ready(),
         connections: count(metrics.connections.get()),
         streams: count(metrics.streams.get()),
         rejected: rejected
@@ -100,119 +76,92 @@ async fn stats(State(figures): State<Arc<Figures>>) -> Response {
         },
         limits,
         ..known
-    })
+    }))
 }
 
-async fn topics(
-    State(figures): State<Arc<Figures>>,
+pub(super) async fn topics(
+    State(api): State<Api>,
+    Extension(share): Share,
     RawQuery(query): RawQuery,
-) -> Result<Response, BadQuery> {
-    let query = Query::parse(query.as_deref(), &["search", "sort", "limit"])?;
-    let list = figures.broker.topics(
-        &TopicQuery {
-            search: query.text("search").to_owned(),
-            order: match query.text("sort") {
-                "" | "rate" => TopicOrder::Rate,
-                "name" => TopicOrder::Name,
-                other => return Err(BadQuery::new("sort", other, "`rate` or `name`")),
-            },
-            limit: query.limit()?,
-        },
-        figures.started.elapsed(),
-    );
-    Ok(json(&TopicList::from(list)))
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let known = ["search", "limit", "sort"];
+    let asked = Asked::by(&api, &share, &headers, query.as_deref(), &known)?;
+    let query = TopicQuery {
+        search: asked.search,
+        order: asked.sort.unwrap_or_default(),
+        limit: asked.limit.unwrap_or(ROWS),
+    };
+    let list = api
+        .service
+        .broker
+        .topics(&query, api.host.started.elapsed());
+    Ok(json_response(&TopicList::from(list)))
 }
 
-async fn subscribers(
-    State(figures): State<Arc<Figures>>,
+pub(super) async fn subscribers(
+    State(api): State<Api>,
+    Extension(share): Share,
     RawQuery(query): RawQuery,
-) -> Result<Response, BadQuery> {
-    let query = Query::parse(query.as_deref(), &["search", "limit"])?;
-    let list = figures.broker.subscriptions(&SubscriptionQuery {
-        search: query.text("search").to_owned(),
-        limit: query.limit()?,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let known = ["search", "limit"];
+    let asked = Asked::by(&api, &share, &headers, query.as_deref(), &known)?;
+    let list = api.service.broker.subscriptions(&SubscriptionQuery {
+        search: asked.search,
+        limit: asked.limit.unwrap_or(ROWS),
     });
-    Ok(json(&SubscriberList::of(list, SystemTime::now())))
+    Ok(json_response(&SubscriberList::of(list, SystemTime::now())))
 }
 
-fn json(answer: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(answer).expect("figures have no keys but text");
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, body).into_response()
+/// What somebody asks for who has the right to.
+#[derive(Debug, Default)]
+struct Asked {
+    search: String,
+    limit: Option<usize>,
+    sort: Option<TopicOrder>,
 }
 
-/// What follows the `?` of a request.
-struct Query(Vec<(String, String)>);
+impl Asked {
+    fn by(
+        api: &Api,
+        share: &ConnectionShare,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        known: &[&str],
+    ) -> Result<Self, HttpError> {
+        let permitted = api.service.permit(headers, share).and_then(|permit| {
+            let required = permit.map(|mut permit| permit.require(Right::Metrics));
+            required.unwrap_or(Ok(()))
+        });
+        permitted.map_err(|error| HttpError::from(error).count(&api.service.metrics))?;
+        Ok(Self::parse(query.unwrap_or_default(), known)?)
+    }
 
-impl Query {
-    /// Each of these parameters once at most, and no others: a misspelt one must not be taken for none.
-    fn parse(query: Option<&str>, known: &[&'static str]) -> Result<Self, BadQuery> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if !known.contains(&&*name) {
-                return Err(BadQuery {
-                    field: name.into_owned(),
-                    message: format!("there is no such parameter: use {}", known.join(", ")),
-                });
+    fn parse(query: &str, known: &[&str]) -> Result<Self, InvalidField> {
+        let mut asked = Self::default();
+        let mut search = None;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "search" if known.contains(&"search") => {
+                    once("search", &mut search, value.into_owned())?;
+                }
+                "limit" if known.contains(&"limit") => {
+                    let limit: usize = parse("limit", &value)?;
+                    if limit > ROWS_MAX {
+                        let reason = format!("limit of {limit} exceeds {ROWS_MAX}");
+                        return Err(InvalidField::new("limit", reason));
+                    }
+                    once("limit", &mut asked.limit, limit)?;
+                }
+                "sort" if known.contains(&"sort") => {
+                    let orders = [("rate", TopicOrder::Rate), ("name", TopicOrder::Name)];
+                    once("sort", &mut asked.sort, choose("sort", &value, &orders)?)?;
+                }
+                _ => return Err(unknown_parameter(&name)),
             }
-            if pairs.iter().any(|(seen, _)| *seen == name) {
-                return Err(BadQuery {
-                    field: name.into_owned(),
-                    message: "the parameter is given twice".to_owned(),
-                });
-            }
-            pairs.push((name.into_owned(), value.into_owned()));
         }
-        Ok(Self(pairs))
-    }
-
-    fn text(&self, name: &str) -> &str {
-        let mut pairs = self.0.iter();
-        pairs
-            .find(|(known, _)| known == name)
-            .map_or("", |(_, value)| value)
-    }
-
-    fn limit(&self) -> Result<usize, BadQuery> {
-        match self.text("limit") {
-            "" => Ok(ROWS),
-            text => usize::from_str(text)
-                .ok()
-                .filter(|limit| *limit <= ROWS_MAX)
-                .ok_or_else(|| BadQuery::new("limit", text, &format!("0 to {ROWS_MAX}"))),
-        }
-    }
-}
-
-/// A query that the caller must change.
-#[derive(Debug)]
-struct BadQuery {
-    field: String,
-    message: String,
-}
-
-impl BadQuery {
-    fn new(field: &str, found: &str, wanted: &str) -> Self {
-        Self {
-            field: field.to_owned(),
-            message: format!("{field} `{found}` is not {wanted}"),
-        }
-    }
-}
-
-impl IntoResponse for BadQuery {
-    fn into_response(self) -> Response {
-        let error = serde_json::json!({"error": {
-            "code": "INVALID_ARGUMENT",
-            "message": self.message,
-            "field": self.field,
-        }});
-        (StatusCode::BAD_REQUEST, json(&error)).into_response()
+        asked.search = search.unwrap_or_default();
+        Ok(asked)
     }
 }

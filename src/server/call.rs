@@ -21,12 +21,12 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::time::Sleep;
-use tower::ServiceExt;
 
-use super::{connection::Context, frame_guard::Credit};
+use super::{answer::answer, connection::Context, frame_guard::Credit};
 use crate::{
-    grpc::{self, ConnectionShare, Lifeline},
+    grpc,
     metrics::{Limit, Metrics},
+    service::{ConnectionShare, Lifeline},
 };
 
 /// A call in progress.
@@ -114,7 +114,7 @@ async fn begin_answer(
     credit: Credit,
 ) -> Option<Sending> {
     let request = request.map(|stream| Body::new(Received { stream }));
-    let answering = AssertUnwindSafe(answer(request, &context, share)).catch_unwind();
+    let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
     // The hook has logged a panic.
     let answered = answering.await;
     let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
@@ -139,21 +139,6 @@ async fn begin_answer(
         () = &mut sending => {}
     }
     None
-}
-
-async fn answer(
-    mut request: Request<Body>,
-    context: &Context,
-    share: ConnectionShare,
-) -> grpc::Answer<'_> {
-    match grpc::Method::of(request.uri().path()) {
-        Some(method) => method.call(&context.pubsub, &share, request).await,
-        None => {
-            share.peer().introduce(request.extensions_mut());
-            let answered = Box::pin(context.router.clone().oneshot(request)).await;
-            answered.unwrap_or_else(|never| match never {}).into()
-        }
-    }
 }
 
 /// The request's body as the rest of the server knows bodies.

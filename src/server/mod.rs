@@ -5,15 +5,18 @@
 
 mod accept;
 mod addresses;
+mod answer;
 mod call;
 mod config;
 mod connection;
 mod frame_guard;
+mod http1;
 mod http2;
 mod outbox;
 mod patience;
 mod routes;
 mod sniff;
+mod socket;
 mod tls;
 mod transport;
 mod workers;
@@ -33,13 +36,13 @@ use self::{
     tls::{Tls, Watch},
     workers::Workers,
 };
+pub use crate::http::{Origin, OriginError};
 pub use crate::pem::PemError;
 use crate::{
     access::Access,
     auth::{AuthFile, Guesses, Policy},
     broker::Broker,
     grpc::Readiness,
-    http::Figures,
     metrics::{Limit, Metrics},
 };
 
@@ -197,13 +200,7 @@ impl Server {
             drain.clone(),
             access.clone(),
         ));
-        let router = routes::router(
-            &config,
-            Figures::new(&broker, &metrics, &readiness, config.connections_max),
-            drain.clone(),
-            access.clone(),
-            extra,
-        );
+        let router = routes::router(&config, readiness.clone(), &pubsub, extra);
         let context = Arc::new(Context {
             pubsub,
             router,

@@ -5,7 +5,8 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use super::{pb, request::PublishRequestRef};
 use crate::{
-    broker::{Origin, OverflowPolicy, Receipt, SubscribeOptions},
+    broker::{Arrival, OverflowPolicy, Receipt, SubscribeOptions},
+    cursor::StartAt,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
     topic::Topic,
 };
@@ -21,7 +22,7 @@ pub struct InvalidField {
 }
 
 impl InvalidField {
-    fn new(field: &'static str, reason: impl Display) -> Self {
+    pub(crate) fn new(field: &'static str, reason: impl Display) -> Self {
         Self {
             field,
             reason: reason.to_string(),
@@ -63,6 +64,7 @@ impl Publish<'_> {
             tag: self.tag.as_ref(),
             key: self.key.as_ref(),
             id: self.id.as_ref(),
+            end: false,
         }
     }
 }
@@ -152,7 +154,8 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,
                 mailbox_capacity: (capacity > 0).then_some(capacity),
-                origin: Origin::default(),
+                start: StartAt::Now,
+                arrival: Arrival::default(),
             },
             heartbeat_interval: heartbeat.transpose()?,
             text: request.text,

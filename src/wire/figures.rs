@@ -265,7 +265,7 @@ impl SubscriberList {
 
 impl Subscriber {
     fn of(row: &SubscriptionFigures, now: SystemTime) -> Self {
-        let age = row.origin.since.and_then(|at| now.duration_since(at).ok());
+        let age = row.arrival.at.and_then(|at| now.duration_since(at).ok());
         Self {
             id: row.id,
             filter: row.filter.to_string(),
@@ -277,7 +277,7 @@ impl Subscriber {
             waiting_bytes: row.held_bytes as u64,
             delivered: row.ledger.delivered,
             missed: row.ledger.missed_total(),
-            peer: row.origin.peer.as_deref().map(str::to_owned),
+            peer: row.arrival.peer.as_deref().map(str::to_owned),
             age_s: age.map(|age| age.as_secs_f64()),
         }
     }

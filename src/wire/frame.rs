@@ -280,6 +280,7 @@ mod tests {
                 tag: tag.map(|text| text.parse().unwrap()),
                 key: key.map(|text| text.parse().unwrap()),
                 id: id.map(|text| text[..text.len().min(128)].parse().unwrap()),
+                end: false,
             },
         )
     }

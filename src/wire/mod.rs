@@ -46,4 +46,6 @@ pub mod metadata {
     pub const HEAD_SEQUENCE: &str = "fanfare-head-sequence";
     /// Trailer: messages lost since the last response.
     pub const MISSED: &str = "fanfare-missed";
+    /// Trailer: `true` if the stream has come to its topic's end, with status OK.
+    pub const TOPIC_ENDED: &str = "fanfare-topic-ended";
 }

@@ -143,8 +143,9 @@ async fn a_query_that_is_wrong_is_refused_with_the_field_at_fault() {
         ("/v1/topics?limit=1001", "limit"),
         ("/v1/topics?limit=-1", "limit"),
         ("/v1/topics?sort=size", "sort"),
-        ("/v1/topics?searhc=x", "searhc"),
-        ("/v1/subscribers?sort=rate", "sort"),
+        ("/v1/topics?searhc=x", "query"),
+        ("/v1/subscribers?sort=rate", "query"),
+        ("/v1/stats?limit=1", "query"),
         ("/v1/subscribers?search=a&search=b", "search"),
     ] {
         let (status, body) = json(&broker, path).await;
@@ -156,7 +157,7 @@ async fn a_query_that_is_wrong_is_refused_with_the_field_at_fault() {
     let Err(FiguresError::Call(CallError::Unexpected { status })) = error else {
         panic!("{error:?}");
     };
-    assert_eq!(status.message(), "sort `size` is not `rate` or `name`");
+    assert_eq!(status.message(), "sort is one of rate, name");
 }
 
 #[tokio::test]

@@ -83,14 +83,14 @@ fn a_topic_says_its_life_and_who_reads_it_through_wildcards_too() {
 #[test]
 fn subscriptions_are_listed_by_what_waits_for_them_with_exact_accounts() {
     let broker = broker();
-    let origin = Origin {
+    let arrival = Arrival {
         peer: Some("192.0.2.7".into()),
-        since: Some(SystemTime::UNIX_EPOCH),
+        at: Some(SystemTime::UNIX_EPOCH),
     };
     let tiny = SubscribeOptions {
         mailbox_capacity: Some(2),
         overflow: OverflowPolicy::DropOldest,
-        origin: origin.clone(),
+        arrival: arrival.clone(),
         tags: vec!["red".parse().unwrap()],
         ..in_group("t", "workers")
     };
@@ -123,7 +123,7 @@ fn subscriptions_are_listed_by_what_waits_for_them_with_exact_accounts() {
     assert_eq!(*row.tags, ["red".parse().unwrap()]);
     assert_eq!(row.overflow, OverflowPolicy::DropOldest);
     assert_eq!(row.mailbox.messages, 2);
-    assert_eq!(row.origin, origin);
+    assert_eq!(row.arrival, arrival);
     let found = |search: &str| {
         let query = SubscriptionQuery {
             search: search.to_owned(),

@@ -34,7 +34,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{registry::Subscriber, *};
+use super::{subscriber::Subscriber, *};
 use crate::{
     message::{Delivery, DeliveryRef, Epoch, Message, Sequence},
     topic::{Topic, TopicFilter},
@@ -144,6 +144,7 @@ fn poll_take(subscription: &mut Subscription, limit: BatchLimit, waker: &Waker) 
     let mut cx = Context::from_waker(waker);
     let taken = subscription.poll_take_encoded(&mut cx, limit, |taken| match taken {
         Taken::Missed(count) => missed = count,
+        Taken::Gap(gap) => panic!("nothing is kept: {gap}"),
         Taken::Delivery(delivery) => batch.push(delivery),
         Taken::Frames(mut frames) => {
             while frames.has_remaining() {

@@ -24,7 +24,7 @@ struct Bucket {
 /// A retry helps within a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this connection publishes more than {max} messages a second, which is the limit")]
-pub(super) struct PublishRateExceeded {
+pub(crate) struct PublishRateExceeded {
     max: u32,
 }
 
@@ -40,7 +40,7 @@ impl PublishRate {
     }
 
     /// Takes one message's token, if there is one.
-    pub(super) fn take(&self) -> Result<(), PublishRateExceeded> {
+    pub(crate) fn take(&self) -> Result<(), PublishRateExceeded> {
         let max = self.per_second.get();
         let mut bucket = self.bucket.lock();
         if bucket.tokens < 1.0 {

@@ -9,10 +9,13 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use http::Response;
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
 use super::revocation::Revocation;
@@ -33,7 +36,7 @@ pub(crate) enum Lifeline {
 }
 
 impl Lifeline {
-    pub(super) fn new(
+    pub(crate) fn new(
         end: EndWatch,
         deadline: Option<Instant>,
         revocation: Option<Revocation>,
@@ -61,15 +64,39 @@ impl Lifeline {
                 Some(EndReason::Draining) => Self::Draining,
                 // Its memory is wanted now: who reads at this moment is told why, and nobody is waited for.
                 Some(EndReason::Shed) => return Poll::Ready(()),
-                Some(EndReason::Overflow | EndReason::Stalled | EndReason::Unsubscribed) | None => {
-                    Self::Grace(Box::pin(tokio::time::sleep(grace)))
-                }
+                Some(
+                    EndReason::Overflow
+                    | EndReason::Stalled
+                    | EndReason::TopicEnded
+                    | EndReason::Unsubscribed,
+                )
+                | None => Self::Grace(Box::pin(tokio::time::sleep(grace))),
             };
         }
         match self {
             Self::Grace(left) => left.as_mut().poll(cx),
             Self::Watching { .. } | Self::Draining => Poll::Pending,
         }
+    }
+}
+
+/// A lifeline on its way from whoever makes a stream to whoever drives it: along with the response, through
+/// whatever lies between.
+#[derive(Clone, Debug)]
+struct Tether(Arc<Mutex<Option<Lifeline>>>);
+
+impl Lifeline {
+    /// Lets the response carry the lifeline of its body.
+    pub(crate) fn fasten_to<B>(self, response: &mut Response<B>) {
+        let tether = Tether(Arc::new(Mutex::new(Some(self))));
+        response.extensions_mut().insert(tether);
+    }
+
+    /// Takes the lifeline that the response carries, if it does.
+    pub(crate) fn unfasten_from<B>(response: &mut Response<B>) -> Option<Self> {
+        let tether = response.extensions_mut().remove::<Tether>()?;
+        let mut lifeline = tether.0.lock();
+        lifeline.take()
     }
 }
 

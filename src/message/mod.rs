@@ -4,142 +4,21 @@
 //! The names in a message are parsed at the edge and valid by type from there on. How much a message
 //! may carry is not decided here but by the broker's limits.
 
-use std::{borrow::Cow, fmt, ops::Deref, str::FromStr, sync::OnceLock, time::SystemTime};
+mod name;
+
+use std::{borrow::Cow, ops::Deref, sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 
-use crate::topic::Topic;
+pub use self::name::*;
+use crate::{
+    cursor::{Cursor, Position},
+    topic::Topic,
+};
 
-/// The longest tag, key, group name or attribute name, in bytes.
-pub const NAME_BYTES_MAX: usize = 255;
-/// The longest message id, in bytes: room for a UUID, a ULID or a trace id with a prefix.
-pub const MESSAGE_ID_BYTES_MAX: usize = 128;
 /// What the broker counts for keeping any message, on top of what the message carries: about the
 /// size of a [`Delivery`] and its allocation.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 256;
-
-/// Why a text is not a valid name. The caller must change it; a retry does not help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// Nothing was given.
-    #[error("{noun} is empty")]
-    Empty {
-        /// What the name is for.
-        noun: &'static str,
-    },
-    /// Longer than its limit.
-    #[error("{noun} of {bytes} bytes exceeds the limit of {max}")]
-    TooLong {
-        /// What the name is for.
-        noun: &'static str,
-        /// The length given, in bytes.
-        bytes: usize,
-        /// The limit, in bytes.
-        max: usize,
-    },
-    /// A character that this kind of name may not have.
-    #[error("{noun} has a forbidden character at byte {at}")]
-    Forbidden {
-        /// What the name is for.
-        noun: &'static str,
-        /// The offset of the character, in bytes.
-        at: usize,
-    },
-}
-
-fn check_name(
-    noun: &'static str,
-    text: &str,
-    max: usize,
-    forbidden: impl Fn(char) -> bool,
-) -> Result<(), NameError> {
-    let bytes = text.len();
-    if bytes == 0 {
-        return Err(NameError::Empty { noun });
-    }
-    if bytes > max {
-        return Err(NameError::TooLong { noun, bytes, max });
-    }
-    match text.char_indices().find(|(_, c)| forbidden(*c)) {
-        Some((at, _)) => Err(NameError::Forbidden { noun, at }),
-        None => Ok(()),
-    }
-}
-
-macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $noun:literal, $max:expr, $forbidden:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $type(Box<str>);
-
-        impl $type {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                check_name($noun, text, $max, $forbidden)?;
-                Ok(Self(text.into()))
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
-            }
-        }
-    };
-}
-
-name!(
-    /// By what subscribers may choose messages: 1 to [`NAME_BYTES_MAX`] bytes without blanks, control
-    /// characters or `|`, which separates the tags of a tag expression.
-    Tag,
-    "tag",
-    NAME_BYTES_MAX,
-    |c: char| c.is_whitespace() || c.is_control() || c == '|'
-);
-name!(
-    /// A message's key, for the application: 1 to [`NAME_BYTES_MAX`] bytes without control characters.
-    Key,
-    "key",
-    NAME_BYTES_MAX,
-    char::is_control
-);
-name!(
-    /// The name under which subscribers share the work: 1 to [`NAME_BYTES_MAX`] bytes without blanks
-    /// or control characters.
-    GroupName,
-    "group",
-    NAME_BYTES_MAX,
-    |c: char| c.is_whitespace() || c.is_control()
-);
-name!(
-    /// A message's id: 1 to [`MESSAGE_ID_BYTES_MAX`] bytes of printable ASCII without blanks.
-    MessageId,
-    "id",
-    MESSAGE_ID_BYTES_MAX,
-    |c: char| !c.is_ascii_graphic()
-);
-name!(
-    /// An attribute's name: 1 to [`NAME_BYTES_MAX`] bytes without control characters.
-    AttributeName,
-    "attribute name",
-    NAME_BYTES_MAX,
-    char::is_control
-);
 
 /// The string map that travels with a message, in the order in which it was given. Names are unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,6 +72,8 @@ pub struct Message {
     pub key: Option<Key>,
     /// The publisher's id for it; without one, the broker derives one from epoch and sequence.
     pub id: Option<MessageId>,
+    /// Whether it is its topic's last message: subscriptions to just this topic end after it.
+    pub end: bool,
 }
 
 impl Message {
@@ -206,6 +87,7 @@ impl Message {
             tag: None,
             key: None,
             id: None,
+            end: false,
         }
     }
 
@@ -224,6 +106,7 @@ impl Message {
             tag: self.tag.as_ref(),
             key: self.key.as_ref(),
             id: self.id.as_ref(),
+            end: self.end,
         }
     }
 }
@@ -237,6 +120,7 @@ pub(crate) struct MessageRef<'m> {
     pub(crate) tag: Option<&'m Tag>,
     pub(crate) key: Option<&'m Key>,
     pub(crate) id: Option<&'m MessageId>,
+    pub(crate) end: bool,
 }
 
 /// A payload, and what it takes to own it.
@@ -283,6 +167,7 @@ impl MessageRef<'_> {
             tag: self.tag.cloned(),
             key: self.key.cloned(),
             id: self.id.cloned(),
+            end: self.end,
         }
     }
 }
@@ -306,6 +191,8 @@ pub struct Delivery {
     pub sequence: Sequence,
     /// When the broker accepted it.
     pub published_at: SystemTime,
+    /// Its place among all that is kept; `None` if its topic has no history.
+    pub position: Option<Position>,
     size: usize,
     encoded: OnceLock<Bytes>,
 }
@@ -325,8 +212,19 @@ impl Delivery {
             epoch,
             sequence,
             published_at,
+            position: None,
             encoded: OnceLock::new(),
         }
+    }
+
+    /// From where a subscriber that got this message can go on; `None` if its topic has no history.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.position.map(|position| Cursor {
+            epoch: self.epoch,
+            position,
+            sequence: self.sequence,
+        })
     }
 
     /// The message's id: the publisher's, or `epoch-sequence` in hexadecimal.
@@ -341,6 +239,7 @@ impl Delivery {
             epoch: self.epoch,
             sequence: self.sequence,
             published_at: self.published_at,
+            position: self.position,
         }
     }
 
@@ -364,12 +263,16 @@ pub(crate) struct DeliveryRef<'m> {
     pub(crate) epoch: Epoch,
     pub(crate) sequence: Sequence,
     pub(crate) published_at: SystemTime,
+    pub(crate) position: Option<Position>,
 }
 
 impl DeliveryRef<'_> {
     pub(crate) fn to_delivery(self) -> Delivery {
         let message = self.message.to_message();
-        Delivery::new(message, self.epoch, self.sequence, self.published_at)
+        Delivery {
+            position: self.position,
+            ..Delivery::new(message, self.epoch, self.sequence, self.published_at)
+        }
     }
 }
 
@@ -388,32 +291,6 @@ pub(crate) fn message_id(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check<T: FromStr<Err = NameError>>(text: &str, expected: Result<(), NameError>) {
-        assert_eq!(text.parse::<T>().map(|_| ()), expected, "{text:?}");
-    }
-
-    #[test]
-    fn each_name_has_its_rule() {
-        check::<Tag>("orders", Ok(()));
-        check::<Tag>("a||b", Err(NameError::Forbidden { noun: "tag", at: 1 }));
-        check::<Tag>("a b", Err(NameError::Forbidden { noun: "tag", at: 1 }));
-        check::<Key>("order 42|x", Ok(()));
-        check::<Key>("a\n", Err(NameError::Forbidden { noun: "key", at: 1 }));
-        check::<GroupName>("", Err(NameError::Empty { noun: "group" }));
-        check::<MessageId>("01J-x", Ok(()));
-        check::<MessageId>("é", Err(NameError::Forbidden { noun: "id", at: 0 }));
-        check::<MessageId>(
-            &"x".repeat(129),
-            Err(NameError::TooLong {
-                noun: "id",
-                bytes: 129,
-                max: 128,
-            }),
-        );
-        check::<AttributeName>("ce-id", Ok(()));
-    }
 
     #[test]
     fn the_last_value_of_an_attribute_wins() {

@@ -11,7 +11,7 @@ use std::{
 use super::rate::{PublishRate, PublishRateExceeded};
 use crate::{
     access::{CallerCache, Peer},
-    broker::Origin,
+    broker::Arrival,
 };
 
 /// A connection's share: the subscriptions that it may hold, the bytes of its requests that have not
@@ -53,16 +53,16 @@ impl ConnectionShare {
         &self.0.peer
     }
 
-    /// Where a subscription comes from that begins now.
-    pub(super) fn origin(&self) -> Origin {
-        Origin {
+    /// A subscription comes on this connection, now.
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival {
             peer: self.0.origin.clone(),
-            since: Some(SystemTime::now()),
+            at: Some(SystemTime::now()),
         }
     }
 
     /// Who called last.
-    pub(super) fn caller(&self) -> &CallerCache {
+    pub(crate) fn caller(&self) -> &CallerCache {
         &self.0.caller
     }
 
@@ -74,7 +74,7 @@ impl ConnectionShare {
     }
 
     /// Takes one message from what the connection may publish now.
-    pub(super) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
+    pub(crate) fn admit_publish(&self) -> Result<(), PublishRateExceeded> {
         self.0
             .publish_rate
             .as_ref()
@@ -86,7 +86,7 @@ impl ConnectionShare {
     }
 
     /// The bytes of the connection's requests that have not arrived completely.
-    pub(super) fn receiving_bytes(&self) -> &AtomicUsize {
+    pub(crate) fn receiving_bytes(&self) -> &AtomicUsize {
         &self.0.receiving_bytes
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Revocation {
 }
 
 impl Revocation {
-    pub(super) fn new(permit: Permit, filter: TopicFilter, ender: Ender) -> Self {
+    pub(crate) fn new(permit: Permit, filter: TopicFilter, ender: Ender) -> Self {
         Self {
             leash: permit.leash(),
             permit,
@@ -37,12 +37,12 @@ impl Revocation {
     }
 
     /// Why the right was lost, once it is.
-    pub(super) fn reason(&self) -> Arc<OnceLock<AccessError>> {
+    pub(crate) fn reason(&self) -> Arc<OnceLock<AccessError>> {
         Arc::clone(&self.reason)
     }
 
     /// Ends the subscription once its caller has lost the right to it.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(changed) = self.leash.poll_change(cx) {
             let asked = changed.and_then(|()| self.permit.subscribe(&self.filter));
             if let Err(error) = asked {
