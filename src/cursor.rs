@@ -97,6 +97,14 @@ pub enum StartAt {
     Since(SystemTime),
 }
 
+impl StartAt {
+    /// Whether nothing that was published before is asked for.
+    #[must_use]
+    pub fn is_now(self) -> bool {
+        matches!(self, Self::Now | Self::Last(0))
+    }
+}
+
 /// What was asked for, or stood in line to be read, and is no longer kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gap {

@@ -5,21 +5,26 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::{
     Shared,
     batch::Encoding,
+    ended::EndReason,
     lane::LaneKey,
     mailbox::Mailbox,
     pressure,
     queue::MailboxSize,
     registry::Registry,
+    replay::Beginning,
     subscriber::Subscriber,
     subscription::{Start, SubscribeError, SubscribeOptions, Subscription},
 };
-use crate::message::{Sequence, Tag};
+use crate::{
+    message::{Sequence, Tag},
+    topic::Topic,
+};
 
 impl Shared {
     pub(super) fn subscribe(
@@ -34,30 +39,83 @@ impl Shared {
                 max: limits.tags_max,
             });
         }
+        if options.group.is_some() && !options.start.is_now() {
+            return Err(SubscribeError::GroupWithStart);
+        }
         // Asked before the topic is pinned: who is refused must not push others out of memory.
         self.admits(&self.registry.read())?;
-        let Some(topic) = options.filter.as_topic() else {
-            let subscriber = self.register(options, encoding)?;
-            return Ok(Subscription::new(Arc::clone(self), subscriber, None));
-        };
-        let state = self.topics.pin(&topic);
+        match options.filter.as_topic() {
+            Some(topic) => self.subscribe_to_topic(&topic, options, encoding),
+            None => self.subscribe_to_many(options, encoding),
+        }
+    }
+
+    fn subscribe_to_topic(
+        self: &Arc<Self>,
+        topic: &Topic,
+        options: SubscribeOptions,
+        encoding: Option<&'static Encoding>,
+    ) -> Result<Subscription, SubscribeError> {
+        let state = self.topics.pin(topic);
         let live = state.lock().expect("a pinned topic is not retired");
+        let log = live.log.as_deref();
+        let beginning = Beginning::of_topic(self, options.start, &options.tags, &state, log);
+        let is_behind = beginning.is_behind();
         // Registered under the topic's lock: no message falls between the head and the first one.
-        match self.register(options, encoding) {
+        match self.register(options, encoding, is_behind) {
             Ok(subscriber) => {
+                if live.ended {
+                    // Nobody reads it yet, so there is nobody to wake.
+                    drop(subscriber.with_flushed(|mailbox| mailbox.finish(EndReason::TopicEnded)));
+                }
                 let start = Start {
                     epoch: state.epoch,
                     head: Sequence(live.head),
                 };
                 drop(live);
-                Ok(Subscription::new(Arc::clone(self), subscriber, Some(start)))
+                let shared = Arc::clone(self);
+                Ok(Subscription::new(
+                    shared,
+                    subscriber,
+                    Some(start),
+                    beginning,
+                ))
             }
             Err(error) => {
                 drop(live);
-                self.topics.unpin(&topic);
+                self.topics.unpin(topic);
                 Err(error)
             }
         }
+    }
+
+    fn subscribe_to_many(
+        self: &Arc<Self>,
+        options: SubscribeOptions,
+        encoding: Option<&'static Encoding>,
+    ) -> Result<Subscription, SubscribeError> {
+        let start = options.start;
+        // Before it is registered: what comes in between would be handed over twice, but not be lost.
+        let head = self.history.head();
+        let is_on = self.history.is_on();
+        let is_behind = is_on && !start.is_now();
+        let subscriber = self.register(options, encoding, is_behind)?;
+        let beginning = if is_behind {
+            Beginning::of_filter(self, start, &subscriber)
+        } else if is_on {
+            Beginning {
+                replay: None,
+                cursor: Some(self.cursor_at(head)),
+            }
+        } else {
+            Beginning::without_history(start)
+        };
+        Ok(Subscription::new(
+            Arc::clone(self),
+            subscriber,
+            None,
+            beginning,
+        ))
     }
 
     /// Whether one more subscription may live.
@@ -77,6 +135,7 @@ impl Shared {
         &self,
         options: SubscribeOptions,
         encoding: Option<&'static Encoding>,
+        is_behind: bool,
     ) -> Result<Arc<Subscriber>, SubscribeError> {
         let limits = &self.limits;
         let size = MailboxSize {
@@ -108,6 +167,7 @@ impl Shared {
             group: options.group.map(|name| registry.join_group(name)),
             served: AtomicU64::new(0),
             lane,
+            is_behind: AtomicBool::new(is_behind),
             mailbox: Arc::new(Mailbox::new(
                 size,
                 options.overflow,

@@ -8,7 +8,8 @@
 //! A member's mailbox is bounded as ever: the tail takes no more than fits into the fullest mailbox of
 //! those *attached*. A member whose mailbox is getting full is *detached* and pushed to message by
 //! message, by its own policy, until it has caught up: one slow reader neither loses more nor less than
-//! it would alone, and does not make batches small for the others.
+//! it would alone, and does not make batches small for the others. A member that is still reading what is
+//! kept is *behind*: messages with history are not for its mailbox yet.
 //!
 //! Invariants: a message in the tail has room, in messages, bytes and budget, in the mailbox of every
 //! attached member, and none of these has ended; whatever reads or ends a mailbox has the tail handed
@@ -26,6 +27,7 @@ use std::{
 use super::{
     batch::{Encoding, Tail},
     budget::Budget,
+    ended::EndReason,
     mailbox::Mailbox,
     parting::Parting,
     queue::Room,
@@ -85,6 +87,8 @@ struct State {
     room: Room,
     attached: Vec<Seat>,
     detached: Vec<Seat>,
+    /// Those that read what is kept from the logs: messages of other topics are pushed to them one by one.
+    behind: Vec<Seat>,
 }
 
 impl Lane {
@@ -105,6 +109,7 @@ impl Lane {
                 room: Room::UNBOUNDED,
                 attached: Vec::new(),
                 detached: Vec::new(),
+                behind: Vec::new(),
             }),
         }
     }
@@ -135,6 +140,9 @@ impl Lane {
             state.room = Room::NONE;
         }
         push_singly(&state.detached, parting, tally);
+        if !state.behind.is_empty() && !parting.is_kept() {
+            push_singly(&state.behind, parting, tally);
+        }
     }
 
     /// Hands over what is in the tail.
@@ -156,12 +164,49 @@ impl Lane {
         }
     }
 
-    /// Lets a member in; its first message is the next one published.
-    pub(crate) fn join(&self, seat: Seat) {
+    /// Lets a member in; its first message is the next one published, or if it is behind, the next one of
+    /// a topic without history.
+    pub(crate) fn join(&self, seat: Seat, is_behind: bool) {
         let mut state = self.lock();
+        if is_behind {
+            state.behind.push(seat);
+            return;
+        }
         state.flush();
         state.room = state.room.min(seat.mailbox.size().share(1));
         state.attached.push(seat);
+    }
+
+    /// A member that was behind gets all that is published from now on.
+    pub(crate) fn catch_up(&self, id: u64) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(at) = state.behind.iter().position(|seat| seat.id == id) else {
+            return;
+        };
+        state.flush();
+        let seat = state.behind.swap_remove(at);
+        match seat.mailbox.accept(None) {
+            Some(free) if free.covers(seat.mailbox.size().share(STAY)) => {
+                state.room = state.room.min(free);
+                state.attached.push(seat);
+            }
+            _ => state.detached.push(seat),
+        }
+    }
+
+    /// Ends all members after what their mailboxes hold: their topic has seen its last message.
+    pub(crate) fn finish(&self, tally: &mut Tally) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.flush();
+        for seats in [&mut state.attached, &mut state.detached, &mut state.behind] {
+            for seat in std::mem::take(seats) {
+                let wakers = seat.mailbox.finish(EndReason::TopicEnded);
+                tally.wakers.extend(wakers);
+            }
+        }
+        state.room = Room::UNBOUNDED;
     }
 
     /// Does something to a member's mailbox, with all that was published before in it. A member that
@@ -188,7 +233,7 @@ impl Lane {
     /// How many members it has.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        state.attached.len() + state.detached.len()
+        state.attached.len() + state.detached.len() + state.behind.len()
     }
 }
 
@@ -289,7 +334,7 @@ impl State {
     }
 
     fn unseat(&mut self, id: u64) {
-        for seats in [&mut self.attached, &mut self.detached] {
+        for seats in [&mut self.attached, &mut self.detached, &mut self.behind] {
             if let Some(at) = seats.iter().position(|seat| seat.id == id) {
                 seats.swap_remove(at);
                 if seats.len() < seats.capacity() / 4 {

@@ -11,10 +11,12 @@ mod batch;
 mod budget;
 mod ended;
 mod figures;
+mod history;
 mod joining;
 mod lane;
 mod ledger;
 mod limits;
+mod log;
 mod mailbox;
 mod memory;
 mod overflow;
@@ -23,6 +25,7 @@ mod pressure;
 mod publish;
 mod queue;
 mod registry;
+mod replay;
 mod retention;
 mod subscriber;
 mod subscription;
@@ -48,6 +51,7 @@ pub(crate) use self::{
 };
 use self::{
     budget::Budget,
+    history::History,
     registry::Registry,
     sync::{Mutex, RwLock},
     topics::TopicTable,
@@ -80,6 +84,7 @@ struct Shared {
     /// The registry's version, to compare with a route's without taking the lock.
     version: AtomicU64,
     topics: TopicTable,
+    history: Arc<History>,
     budget: Arc<Budget>,
     /// The smallest mailbox that shares a lane, in messages.
     lane_capacity_min: usize,
@@ -118,13 +123,23 @@ pub struct Snapshot {
     pub memory_bytes: usize,
     /// How often a message found no room in the bound on all mailboxes together.
     pub buffered_bytes_refusals: u64,
+    /// Messages kept for replay.
+    pub history_messages: usize,
+    /// Bytes kept for replay, as [`HistoryLimits::bytes_max`] counts them.
+    pub history_bytes: usize,
+    /// Topics that keep something for replay.
+    pub history_topics: usize,
+    /// Messages that were kept and are no longer, in the order of [`EvictReason::ALL`].
+    pub evicted: [u64; EvictReason::ALL.len()],
+    /// Messages that were handed to subscribers from history; in the ledger, too.
+    pub replayed: u64,
 }
 
 impl Broker {
     /// An empty broker.
     ///
-    /// `first_epoch` must be larger than any epoch of an earlier life of this broker, for epochs to
-    /// tell restarts apart; nanoseconds since 1970 are.
+    /// `first_epoch`, which is the broker's own, must be larger than any epoch of an earlier life of this
+    /// broker, for epochs and cursors to tell restarts apart; nanoseconds since 1970 are.
     ///
     /// # Errors
     /// Limits that do not fit together.
@@ -138,15 +153,17 @@ impl Broker {
         lane_capacity_min: usize,
     ) -> Result<Self, LimitsError> {
         limits.check()?;
+        let memory = Arc::new(Memory::new(limits.memory_budget));
+        let history = History::new(limits.history.clone(), Arc::clone(&memory));
+        let history = Arc::new(history);
+        let topics = TopicTable::new(limits.idle_topics_max, first_epoch, Arc::clone(&history));
         Ok(Self {
             shared: Arc::new(Shared {
                 registry: RwLock::default(),
                 version: AtomicU64::new(0),
-                topics: TopicTable::new(limits.idle_topics_max, first_epoch),
-                budget: Arc::new(Budget::new(
-                    limits.buffered_bytes_max,
-                    Arc::new(Memory::new(limits.memory_budget)),
-                )),
+                topics,
+                history,
+                budget: Arc::new(Budget::new(limits.buffered_bytes_max, memory)),
                 topics_held: Mutex::default(),
                 lane_capacity_min,
                 next_id: AtomicU64::new(1),
@@ -265,6 +282,11 @@ impl Broker {
             buffered_bytes: shared.budget.used(),
             memory_bytes: shared.budget.memory().used(),
             buffered_bytes_refusals: shared.budget.refusals(),
+            history_messages: shared.history.figures.messages(),
+            history_bytes: shared.history.figures.bytes(),
+            history_topics: shared.history.topics(),
+            evicted: shared.history.figures.evicted(),
+            replayed: shared.history.replayed.load(Ordering::Relaxed),
         }
     }
 }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::BytesMut;
 
 use super::{batch::Encoding, memory::Memory};
-use crate::message::{Delivery, DeliveryRef, Epoch, MessageRef, Sequence};
+use crate::{
+    cursor::Position,
+    message::{Delivery, DeliveryRef, Epoch, MessageRef, Sequence},
+};
 
 /// What an owned message takes beside what it counts for in a mailbox: the allocations of its parts, and
 /// what is encoded of it; as measured, rounded up.
@@ -45,6 +48,17 @@ impl<'m> Parting<'m> {
             keeps_frame: false,
             frame: None,
         }
+    }
+
+    /// Gives the message a place among all that is kept.
+    pub(crate) fn keep_at(mut self, position: Position) -> Self {
+        self.delivery.position = Some(position);
+        self
+    }
+
+    /// Whether it is in its topic's log, for those who read that.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.delivery.position.is_some()
     }
 
     pub(crate) fn message(&self) -> &MessageRef<'m> {

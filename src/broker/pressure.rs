@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Broker, Memory, Shared, SubscribeError};
+use super::{Broker, EvictReason, Memory, Shared, SubscribeError};
 
 /// What a subscription takes without a message, at the broker and in its connection: as measured, rounded
 /// up.
@@ -20,13 +20,15 @@ const TOPIC_BYTES: usize = 700;
 const SHED_BYTES_MIN: usize = 1;
 
 impl Broker {
-    /// Ends the largest mailboxes if memory is critical, until it no longer is. Returns how many. Costs
-    /// nothing otherwise: call it often.
+    /// If memory is critical, gives up what is kept for replay, and then ends the largest mailboxes, until
+    /// it no longer is. Returns how many mailboxes. Costs nothing otherwise: call it often.
     pub fn relieve(&self) -> usize {
         let shared = &*self.shared;
         if !shared.budget.memory().is_critical() {
             return 0;
         }
+        let memory = shared.budget.memory();
+        shared.give_up_while(EvictReason::Memory, || memory.is_critical());
         shared.shed(SHED_BYTES_MIN, |memory| !memory.is_critical())
     }
 

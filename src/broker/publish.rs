@@ -116,20 +116,21 @@ impl<'b> Run<'b> {
         published_at: SystemTime,
     ) -> Result<Receipt, PublishError> {
         self.shared.limits.admit(message)?;
-        let (epoch, sequence, tally) = self.shared.fan_out(message, published_at, &mut self.hint);
+        let placed = self.shared.fan_out(message, published_at, &mut self.hint)?;
+        let tally = placed.tally;
         self.published += 1;
         self.published_bytes += message.payload.len() as u64;
         self.unmatched += u64::from(tally.matched == 0);
         tally.wakers.into_iter().for_each(Waker::wake);
         Ok(Receipt {
             chosen_id: message.id.cloned(),
-            epoch,
-            sequence,
+            epoch: placed.epoch,
+            sequence: placed.sequence,
             matched: tally.matched,
             delivered: tally.delivered,
             dropped: tally.matched - tally.delivered,
             displaced: tally.displaced,
-            position: None,
+            position: placed.position,
         })
     }
 
@@ -152,55 +153,98 @@ impl Drop for Run<'_> {
     }
 }
 
+/// What a message was given, and what became of it.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) epoch: Epoch,
+    pub(super) sequence: Sequence,
+    pub(super) position: Option<Position>,
+    pub(super) tally: Tally,
+}
+
 impl Shared {
-    /// Gives the message its place and pushes it to every matching mailbox, under the topic's lock:
-    /// two publishers to one topic must reach every mailbox in the same order.
     fn fan_out(
         &self,
         message: &MessageRef<'_>,
         published_at: SystemTime,
         hint: &mut TopicHint,
-    ) -> (Epoch, Sequence, Tally) {
+    ) -> Result<Placed, PublishError> {
         let topic = message.topic;
-        let publish = |state: &TopicState, mut live: MutexGuard<'_, LiveTopic>| {
-            self.refresh_route(topic, &mut live);
-            let (epoch, sequence) = (state.epoch, live.next_sequence());
-            let tally = if live.route.is_empty() {
-                Tally::default()
-            } else {
-                let memory = self.budget.memory();
-                let parting = Parting::new(memory, *message, epoch, sequence, published_at);
-                live.route.deliver(parting)
-            };
-            (epoch, sequence, tally)
-        };
         if let Some(state) = self.topics.recall(hint, topic)
             && let Some(live) = state.lock()
+            && let Some(placed) = self.place(state, live, message, published_at)?
         {
-            return publish(state, live);
+            return Ok(placed);
         }
         loop {
             let found = match self.topics.find_by(hint, topic) {
                 Some(found) => found,
-                None if self.registry.read().matches(topic) => self.topics.find_or_create(topic),
+                // An end is remembered for those who come late.
+                None if message.end || self.is_wanted(topic) => self.topics.find_or_create(topic),
                 // Nobody reads it and nothing is kept: this message is a life of its own.
                 None => {
-                    let epoch = self.topics.mint_epoch();
-                    return (epoch, Sequence(1), Tally::default());
+                    return Ok(Placed {
+                        epoch: self.topics.mint_epoch(),
+                        sequence: Sequence(1),
+                        position: None,
+                        tally: Tally::default(),
+                    });
                 }
             };
             let Some(live) = found.state.lock() else {
                 continue;
             };
-            let published = publish(&found.state, live);
-            if found.aging && published.2.matched > 0 {
+            let Some(placed) = self.place(&found.state, live, message, published_at)? else {
+                self.seat_log(topic);
+                continue;
+            };
+            if found.aging && (placed.tally.matched > 0 || message.end) {
                 self.topics.touch(topic);
             }
-            return published;
+            return Ok(placed);
         }
     }
 
-    fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
+    fn is_wanted(&self, topic: &Topic) -> bool {
+        self.history.keeps(topic) || self.registry.read().matches(topic)
+    }
+
+    /// Gives the message its place and pushes it to every matching mailbox, under the topic's lock:
+    /// two publishers to one topic must reach every mailbox in the same order. `None` if it is to be kept
+    /// and its topic's log has no seat yet.
+    fn place(
+        &self,
+        state: &TopicState,
+        mut live: MutexGuard<'_, LiveTopic>,
+        message: &MessageRef<'_>,
+        published_at: SystemTime,
+    ) -> Result<Option<Placed>, PublishError> {
+        if live.ended {
+            return Err(PublishError::TopicEnded);
+        }
+        if live.log.is_some() {
+            return Ok(self.keep(state, live, message, published_at));
+        }
+        self.refresh_route(message.topic, &mut live);
+        let sequence = live.next_sequence();
+        let mut tally = Tally::default();
+        if !live.route.is_empty() {
+            let memory = self.budget.memory();
+            let mut parting = Parting::new(memory, *message, state.epoch, sequence, published_at);
+            tally = live.route.deliver(&mut parting);
+        }
+        if message.end {
+            live.end(message.topic, &mut tally);
+        }
+        Ok(Some(Placed {
+            epoch: state.epoch,
+            sequence,
+            position: None,
+            tally,
+        }))
+    }
+
+    pub(super) fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
         if live.route.version != self.version.load(Ordering::Acquire) {
             live.route = Arc::new(self.registry.read().route(topic));
         }

@@ -89,7 +89,7 @@ enum Parcel {
 }
 
 /// What one take handed over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Taking {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,

@@ -18,6 +18,7 @@ use std::{
 use super::{
     batch::Encoding,
     budget::Budget,
+    ended::EndReason,
     lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
     mailbox::{Mailbox, Outcome, Push},
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     message::{Delivery, GroupName},
-    topic::Topic,
+    topic::{Topic, TopicFilter},
 };
 
 /// Subscribers that share the work, whatever their filters.
@@ -79,14 +80,17 @@ impl Route {
     }
 
     /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
-    pub(crate) fn deliver(&self, mut parting: Parting<'_>) -> Tally {
+    pub(crate) fn deliver(&self, parting: &mut Parting<'_>) -> Tally {
         let mut tally = Tally::default();
         let tag = parting.message().tag;
         parting.expect_lanes(self.lanes.len());
         for lane in self.lanes.iter().filter(|lane| lane.wants(tag)) {
-            lane.push(&mut parting, &mut tally);
+            lane.push(parting, &mut tally);
         }
         for subscriber in self.singles.iter().filter(|s| s.wants(tag)) {
+            if parting.is_kept() && subscriber.is_behind() {
+                continue;
+            }
             tally.add(subscriber.mailbox.push(parting.shared()));
         }
         for (group, members) in &self.groups {
@@ -95,6 +99,26 @@ impl Route {
             }
         }
         tally
+    }
+
+    /// Ends the subscriptions to just this topic, which has seen its last message, each after what its
+    /// mailbox holds. Wakes nobody.
+    pub(crate) fn finish(&self, topic: &Topic, tally: &mut Tally) {
+        let is_just_this = |filter: &TopicFilter| filter.as_str() == topic.as_str();
+        for lane in self
+            .lanes
+            .iter()
+            .filter(|lane| is_just_this(&lane.key.filter))
+        {
+            lane.finish(tally);
+        }
+        let members = self.groups.iter().flat_map(|(_, members)| members);
+        for subscriber in self.singles.iter().chain(members) {
+            if is_just_this(&subscriber.filter) {
+                let wakers = subscriber.mailbox.finish(EndReason::TopicEnded);
+                tally.wakers.extend(wakers);
+            }
+        }
     }
 }
 
@@ -244,10 +268,11 @@ impl Registry {
         let (filter, id) = (&subscriber.filter, subscriber.id);
         self.subscribers.insert(id, Arc::clone(subscriber));
         if let Some(lane) = &subscriber.lane {
-            lane.join(Seat {
+            let seat = Seat {
                 id,
                 mailbox: Arc::clone(&subscriber.mailbox),
-            });
+            };
+            lane.join(seat, subscriber.is_behind());
         } else {
             let target = Target::Subscriber(Arc::clone(subscriber));
             self.trie.insert(filter, id, target);
@@ -302,7 +327,7 @@ impl Registry {
         self.draining = true;
         let subscribers = self.subscribers.values();
         subscribers
-            .map(|s| s.with_flushed(Mailbox::drain))
+            .map(|s| s.with_flushed(|mailbox| mailbox.finish(EndReason::Draining)))
             .collect()
     }
 

@@ -38,6 +38,44 @@ impl Default for Bounds {
     }
 }
 
+/// Why a message is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EvictReason {
+    /// Its topic keeps no more messages.
+    Count,
+    /// Its topic keeps no more bytes.
+    Bytes,
+    /// It was kept for as long as its topic keeps any.
+    Age,
+    /// All topics together keep no more bytes.
+    Budget,
+    /// The process ran short of memory.
+    Memory,
+}
+
+impl EvictReason {
+    /// Every reason, in the order of [`Snapshot::evicted`](super::Snapshot::evicted).
+    pub const ALL: [Self; 5] = [
+        Self::Count,
+        Self::Bytes,
+        Self::Age,
+        Self::Budget,
+        Self::Memory,
+    ];
+
+    /// The reason as a metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Bytes => "bytes",
+            Self::Age => "age",
+            Self::Budget => "budget",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// A rule: what is kept of the topics that a filter matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {

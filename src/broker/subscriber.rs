@@ -1,7 +1,10 @@
 //! One live reader of a filter: its mailbox, and whom it shares its lane or its work with.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -33,6 +36,9 @@ pub(crate) struct Subscriber {
     pub(crate) lane: Option<Arc<Lane>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) arrival: Arrival,
+    /// Whether it still reads the logs of topics with history, and its mailbox is to leave their messages
+    /// out. Changes under the order lock; a lane knows by itself where its members are.
+    pub(crate) is_behind: AtomicBool,
     /// What a subscription takes without a message.
     pub(crate) _held: Held,
 }
@@ -45,6 +51,19 @@ impl Subscriber {
 
     pub(super) fn group_name(&self) -> Option<&GroupName> {
         self.group.as_ref().map(|group| group.name())
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Takes messages of topics with history into the mailbox from now on. To be called under the order
+    /// lock.
+    pub(crate) fn go_live(&self) {
+        self.is_behind.store(false, Ordering::Relaxed);
+        if let Some(lane) = &self.lane {
+            lane.catch_up(self.id);
+        }
     }
 
     /// See [`Mailbox::poll_take`].

@@ -13,10 +13,11 @@ use super::{
     figures::Arrival,
     overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
+    replay::{Beginning, Replay},
     subscriber::Subscriber,
 };
 use crate::{
-    cursor::StartAt,
+    cursor::{Cursor, StartAt},
     message::{Delivery, Epoch, GroupName, Sequence, Tag},
     topic::TopicFilter,
 };
@@ -106,6 +107,9 @@ pub struct Subscription {
     shared: Arc<Shared>,
     subscriber: Arc<Subscriber>,
     start: Option<Start>,
+    cursor: Option<Cursor>,
+    /// Until it is done.
+    replay: Option<Box<Replay>>,
     is_watched: bool,
 }
 
@@ -114,11 +118,14 @@ impl Subscription {
         shared: Arc<Shared>,
         subscriber: Arc<Subscriber>,
         start: Option<Start>,
+        beginning: Beginning,
     ) -> Self {
         Self {
             shared,
             subscriber,
             start,
+            cursor: beginning.cursor,
+            replay: beginning.replay,
             is_watched: false,
         }
     }
@@ -133,6 +140,13 @@ impl Subscription {
     #[must_use]
     pub fn start(&self) -> Option<Start> {
         self.start
+    }
+
+    /// From where to go on if the first message never arrives; `None` if asking for the same again does
+    /// it, or if nothing that the filter matches has history.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.cursor
     }
 
     /// Moves waiting messages to `into`, in order, and says what was lost before them.
@@ -166,8 +180,18 @@ impl Subscription {
         &mut self,
         cx: &mut Context<'_>,
         limit: BatchLimit,
-        into: impl FnMut(Taken),
+        mut into: impl FnMut(Taken),
     ) -> Poll<Result<(), Ended>> {
+        if let Some(replay) = &mut self.replay {
+            let taken = replay.poll_take(&self.shared, &self.subscriber, cx, limit, &mut into);
+            if replay.is_done() {
+                self.replay = None;
+            }
+            match taken {
+                Poll::Ready(Ok(false)) => {}
+                taken => return taken.map_ok(drop),
+            }
+        }
         self.subscriber.poll_take(cx, limit, into)
     }
 

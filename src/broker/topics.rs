@@ -18,7 +18,9 @@ use std::{
 };
 
 use super::{
-    registry::Route,
+    history::History,
+    log::Log,
+    registry::{Route, Tally},
     sync::{Mutex, MutexGuard},
 };
 use crate::{
@@ -52,6 +54,10 @@ pub(crate) struct LiveTopic {
     marked: u64,
     /// Messages a second until then.
     per_second: f32,
+    /// What is kept; `None` for a topic without history.
+    pub(crate) log: Option<Box<Log>>,
+    /// Whether its last message has been published.
+    pub(crate) ended: bool,
     retired: bool,
 }
 
@@ -71,6 +77,11 @@ impl TopicState {
         (!live.retired).then_some(live)
     }
 
+    /// The topic's lock, also once this state is no longer the topic's.
+    pub(crate) fn look(&self) -> MutexGuard<'_, LiveTopic> {
+        self.live.lock()
+    }
+
     fn retire(&self) {
         let mut live = self.live.lock();
         live.retired = true;
@@ -79,6 +90,12 @@ impl TopicState {
 }
 
 impl LiveTopic {
+    /// The topic has seen its last message: whoever reads just this one is to end after it.
+    pub(crate) fn end(&mut self, topic: &Topic, tally: &mut Tally) {
+        self.ended = true;
+        self.route.finish(topic, tally);
+    }
+
     pub(crate) fn next_sequence(&mut self) -> Sequence {
         self.head += 1;
         Sequence(self.head)
@@ -115,6 +132,8 @@ pub(crate) struct TopicTable {
     hasher: RandomState,
     /// How many topics one generation of one shard may hold.
     generation_max: usize,
+    history: Arc<History>,
+    own_epoch: Epoch,
     next_epoch: AtomicU64,
     /// How often a shard has rotated.
     rotations: AtomicU64,
@@ -136,12 +155,14 @@ struct Hint {
 
 impl TopicTable {
     /// `idle_max` is [`IDLE_TOPICS_MIN`] at least.
-    pub(crate) fn new(idle_max: usize, first_epoch: u64) -> Self {
+    pub(crate) fn new(idle_max: usize, first_epoch: u64, history: Arc<History>) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             generation_max: idle_max / IDLE_TOPICS_MIN,
-            next_epoch: AtomicU64::new(first_epoch),
+            history,
+            own_epoch: Epoch(first_epoch),
+            next_epoch: AtomicU64::new(first_epoch + 1),
             rotations: AtomicU64::new(0),
             marked_at: Mutex::default(),
         }
@@ -150,6 +171,17 @@ impl TopicTable {
     /// An epoch that no other life of any topic has.
     pub(crate) fn mint_epoch(&self) -> Epoch {
         Epoch(self.next_epoch.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The epoch of the broker itself, which no topic has.
+    pub(crate) fn own_epoch(&self) -> Epoch {
+        self.own_epoch
+    }
+
+    /// Whether this life of the broker has such an epoch.
+    pub(crate) fn has_minted(&self, epoch: Epoch) -> bool {
+        let next = Epoch(self.next_epoch.load(Ordering::Relaxed));
+        (self.own_epoch..next).contains(&epoch)
     }
 
     pub(crate) fn find(&self, topic: &Topic) -> Option<Found> {
@@ -180,7 +212,7 @@ impl TopicTable {
     pub(crate) fn find_or_create(&self, topic: &Topic) -> Found {
         let mut shard = self.shard(topic);
         shard.find(topic).unwrap_or_else(|| {
-            let state = self.create();
+            let state = self.create(topic);
             self.remember(&mut shard, topic.clone(), Arc::clone(&state));
             Found {
                 state,
@@ -208,7 +240,7 @@ impl TopicTable {
             .young
             .remove(topic)
             .or_else(|| shard.old.remove(topic));
-        let state = remembered.unwrap_or_else(|| self.create());
+        let state = remembered.unwrap_or_else(|| self.create(topic));
         let pinned = (Arc::clone(&state), 1);
         shard.pinned.insert(topic.clone(), pinned);
         state
@@ -303,10 +335,13 @@ impl TopicTable {
         self.shards[hash as usize % SHARDS].lock()
     }
 
-    fn create(&self) -> Arc<TopicState> {
+    fn create(&self, topic: &Topic) -> Arc<TopicState> {
         Arc::new(TopicState {
             epoch: self.mint_epoch(),
-            live: Mutex::default(),
+            live: Mutex::new(LiveTopic {
+                log: self.history.log(topic),
+                ..LiveTopic::default()
+            }),
         })
     }
 
@@ -356,6 +391,13 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::{HistoryLimits, Memory};
+
+    fn table_of(idle_max: usize) -> TopicTable {
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let history = History::new(HistoryLimits::default(), memory);
+        TopicTable::new(idle_max, 1, Arc::new(history))
+    }
 
     fn topic(text: &str) -> Topic {
         text.parse().unwrap()
@@ -363,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_topic_in_use_survives_aging_and_an_idle_one_does_not() {
-        let table = TopicTable::new(1_000, 1);
+        let table = table_of(1_000);
         let used = table.find_or_create(&topic("used")).state.epoch;
         let idle = table.find_or_create(&topic("idle")).state;
         for _ in 0..4 {
@@ -386,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_pinned_topic_stays_until_its_last_pin_and_a_while() {
-        let table = TopicTable::new(1_000, 1);
+        let table = table_of(1_000);
         let epoch = table.pin(&topic("t")).epoch;
         table.pin(&topic("t"));
         table.unpin(&topic("t"));
@@ -403,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_million_short_lived_topics_are_remembered_up_to_the_bound() {
-        let table = TopicTable::new(10_000, 1);
+        let table = table_of(10_000);
         for index in 0..1_000_000 {
             table.find_or_create(&topic(&format!("response:{index}")));
         }

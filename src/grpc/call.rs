@@ -5,6 +5,7 @@
 //! buffer, so that a small message in a mailbox never holds a large buffer in memory.
 
 use std::{
+    error::Error,
     pin::{Pin, pin},
     task::{Context, Poll},
 };
@@ -87,12 +88,13 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
     }
 }
 
+/// Why a body ended early: what it says itself may lie below what carried it.
 fn broken_off(error: axum::Error) -> CallError {
-    let error = error.into_inner();
-    if error.is::<NotBase64>() {
+    let mut causes = std::iter::successors(Some(&error as &dyn Error), |error| (*error).source());
+    if causes.any(|cause| cause.is::<NotBase64>()) {
         return CallError::NotBase64;
     }
-    CallError::BrokenOff(axum::Error::new(error))
+    CallError::BrokenOff(error)
 }
 
 /// Takes gRPC's prefix off and returns the length that it announces.

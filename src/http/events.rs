@@ -6,9 +6,15 @@
 //! gives whole messages as JSON objects instead, `base64=true` all payloads in base64.
 //!
 //! Other types tell what happens to the stream: `missed` how many messages were lost to its overflow policy
-//! before what follows, `closed` why the broker ends it, as an error in JSON. A comment fills silence, so
-//! that what lies between does not take the connection for dead. The time after which a reader is to come
-//! back differs by reader, so that a restart's readers do not all come at once.
+//! before what follows, `gap` how many of those that were asked for are no longer kept, `end` that the
+//! topic has ended and nothing will follow, `closed` why the broker ends the stream otherwise, as an error in
+//! JSON. A comment fills silence, so that what lies between does not take the connection for dead. The time
+//! after which a reader is to come back differs by reader, so that a restart's readers do not all come at
+//! once.
+//!
+//! A message of a topic with history has its cursor for an id, and so has the beginning of the stream: a
+//! reader that comes back with `last-event-id`, as EventSource does by itself, gets what it has not seen. One
+//! that comes back after the end is answered 204, for that is what keeps EventSource from coming again.
 //!
 //! The format: "Server-sent events" in the HTML standard.
 
@@ -21,7 +27,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::{
@@ -96,8 +102,19 @@ fn open(
         deadline: None,
     };
     let (mut stream, lifeline) = LiveStream::open(&api.service, share, request, form)?;
+    // EventSource comes back after every end but this answer.
+    if seen.is_some() && stream.is_over() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let mut beginning = BytesMut::new();
     let retry = RETRY_MS.0 + fastrand::u64(0..=RETRY_MS.1);
-    stream.begin_with(format!("retry: {retry}\n\n").into());
+    write!(beginning, "retry: {retry}\n\n").expect("memory takes all");
+    // Whoever loses the connection before the first message comes goes on from here.
+    if let Some(cursor) = stream.cursor() {
+        put_id(&mut beginning, cursor);
+        beginning.put_slice(b"\n");
+    }
+    stream.begin_with(beginning.freeze());
     let mut response = respond(stream, "text/event-stream");
     if let Some(lifeline) = lifeline {
         lifeline.fasten_to(&mut response);
@@ -264,7 +281,12 @@ impl Format for EventForm {
             self.put_missed(out, missed);
         }
         match end {
-            StreamEnd::Ended(EndReason::TopicEnded) => put_event(out, "end", &json!({})),
+            StreamEnd::Ended(EndReason::TopicEnded) => {
+                out.put_slice(b"id: ");
+                out.put_slice(Seen::END.as_bytes());
+                out.put_slice(b"\n");
+                put_event(out, "end", &json!({}));
+            }
             end => put_event(out, "closed", &Told::from(end)),
         }
         None

@@ -153,7 +153,12 @@ async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>
     let share = ConnectionShare::new(config.subscriptions_per_connection_max, peer)
         .with_publish_rate(config.publish_rate_max.map(PublishRate::new));
     match protocol {
-        Protocol::Http1 => Some(Box::pin(http1::serve(stream, Arc::clone(context), share))),
+        Protocol::Http1 => Some(Box::pin(http1::serve(
+            stream,
+            outgoing,
+            Arc::clone(context),
+            share,
+        ))),
         Protocol::Http2 => match http2::open(stream, outgoing, context, share).await {
             Ok(serving) => Some(serving),
             Err(error) => {

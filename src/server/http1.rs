@@ -1,14 +1,16 @@
 //! One HTTP/1.1 connection: one request after the other, each with what it is answered.
 //!
 //! A response that lasts is a stream with a lifeline, like one of HTTP/2; when it is to be let go of, so is
-//! the connection, which serves nothing else meanwhile.
+//! the connection, which serves nothing else meanwhile. The same goes for one that its caller does not take.
 
 use std::{
     convert::Infallible,
+    future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -19,20 +21,38 @@ use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
 
-use super::{answer::answer, config, connection::Context, routes};
-use crate::service::{ConnectionShare, Lifeline};
+use super::{answer::answer, config, connection::Context, outbox::Outgoing, routes};
+use crate::{
+    metrics::{Limit, Metrics},
+    service::{ConnectionShare, Lifeline},
+};
 
 /// The lifeline of the response that is being sent, if it has one.
 type Sending = Arc<Mutex<Option<Lifeline>>>;
 
 /// Serves the connection to its end.
-pub(super) async fn serve<S>(stream: S, context: Arc<Context>, share: ConnectionShare)
-where
+pub(super) async fn serve<S, T>(
+    stream: S,
+    outgoing: Outgoing<T>,
+    context: Arc<Context>,
+    share: ConnectionShare,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncWrite + Unpin,
 {
-    let sending = Sending::default();
+    let mut watch = Watch {
+        sending: Sending::default(),
+        outgoing,
+        patience: context.config.stall_timeout,
+        metrics: Arc::clone(&context.metrics),
+        untaken: None,
+    };
+    let sending = Arc::clone(&watch.sending);
     let requests = service_fn(|request| {
         let (context, share, sending) = (Arc::clone(&context), share.clone(), sending.clone());
         respond(request, context, share, sending)
@@ -43,19 +63,17 @@ where
         .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
         .serve_connection(TokioIo::new(stream), requests);
     let mut connection = std::pin::pin!(connection);
-    let grace = context.config.stall_timeout;
-    let given_up = || std::future::poll_fn(|cx| poll_given_up(&sending, cx, grace));
     let ended = tokio::select! {
-        // The connection comes first: it may begin a response whose lifeline is to be looked at.
+        // The connection comes first: what it does is looked at then.
         biased;
         ended = connection.as_mut() => ended,
-        () = given_up() => return,
+        () = poll_fn(|cx| watch.poll_given_up(cx)) => return,
         () = context.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
                 ended = connection => ended,
-                () = given_up() => return,
+                () = poll_fn(|cx| watch.poll_given_up(cx)) => return,
                 () = context.close.cancelled() => return,
             }
         }
@@ -65,19 +83,41 @@ where
     }
 }
 
-fn poll_given_up(
-    sending: &Sending,
-    cx: &mut TaskContext<'_>,
-    grace: std::time::Duration,
-) -> Poll<()> {
-    let mut sending = sending.lock();
-    match &mut *sending {
-        Some(lifeline) => {
-            ready!(lifeline.poll_over(cx, grace));
+/// Looks whether a response is taken.
+struct Watch<T> {
+    sending: Sending,
+    outgoing: Outgoing<T>,
+    patience: Duration,
+    metrics: Arc<Metrics>,
+    /// Runs while a write waits, and no subscription's clock does; with how many writes had not.
+    untaken: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl<T: AsyncWrite + Unpin> Watch<T> {
+    /// Ready once the response is not waited for any longer.
+    fn poll_given_up(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if let Some(lifeline) = &mut *self.sending.lock() {
+            self.untaken = None;
+            ready!(lifeline.poll_over(cx, self.patience));
             tracing::debug!("closed the connection of a stream that its reader does not take");
-            Poll::Ready(())
+            return Poll::Ready(());
         }
-        None => Poll::Pending,
+        let (waits, writes) = self.outgoing.waits();
+        self.untaken = self
+            .untaken
+            .take()
+            .filter(|(seen, _)| waits && *seen == writes);
+        if !waits {
+            return Poll::Pending;
+        }
+        let patience = self.patience;
+        let (_, untaken) = self
+            .untaken
+            .get_or_insert_with(|| (writes, Box::pin(tokio::time::sleep(patience))));
+        ready!(untaken.as_mut().poll(cx));
+        self.metrics.reject(Limit::AnswerUntaken);
+        tracing::debug!("closed a connection whose answer is not taken");
+        Poll::Ready(())
     }
 }
 

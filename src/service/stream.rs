@@ -10,7 +10,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     access::{AccessError, Permit},
-    broker::{BatchLimit, Encoding, Memory, SubscribeOptions, Subscription, Taken},
-    cursor::Gap,
+    broker::{BatchLimit, Encoding, EndReason, Memory, SubscribeOptions, Subscription, Taken},
+    cursor::{Cursor, Gap},
     message::Delivery,
     wire::metadata,
 };
@@ -185,9 +185,58 @@ impl<F: Format> LiveStream<F> {
         headers
     }
 
+    /// From where to go on if the stream breaks before it has said anything.
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        self.subscription.as_ref()?.cursor()
+    }
+
+    /// Whether there is nothing to tell, now or ever, but that the topic has ended. Asked before anything
+    /// else is.
+    pub(crate) fn is_over(&mut self) -> bool {
+        match self.poll_take(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some((StreamEnd::Ended(EndReason::TopicEnded), 0))) => true,
+            Poll::Ready(Some((end, missed))) => {
+                self.end(&end, missed);
+                false
+            }
+            Poll::Ready(None) | Poll::Pending => false,
+        }
+    }
+
     /// Says something before everything else.
     pub(crate) fn begin_with(&mut self, words: Bytes) {
         self.chunks.push_front(words);
+    }
+
+    /// Takes what waits, to be passed on. Ready with the end, and what was missed before it, once there is
+    /// nothing more.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<(StreamEnd, u64)>> {
+        let Some(subscription) = &mut self.subscription else {
+            return Poll::Ready(None);
+        };
+        let mut chunks = Chunks {
+            memory: &self.memory,
+            format: &self.format,
+            whole: &mut self.chunks,
+            alone: Bytes::new(),
+            gathered: BytesMut::new(),
+            missed: 0,
+        };
+        let taken = subscription.poll_take_encoded(cx, BATCH, |taken| chunks.put(taken));
+        Poll::Ready(match std::task::ready!(taken) {
+            Ok(()) => {
+                chunks.finish();
+                None
+            }
+            Err(ended) => {
+                let revoked = self.revoked.as_ref().and_then(|revoked| revoked.get());
+                let end = match revoked {
+                    Some(reason) => StreamEnd::Revoked(reason.clone()),
+                    None => StreamEnd::Ended(ended.reason),
+                };
+                Some((end, ended.missed))
+            }
+        })
     }
 
     /// Tells the end; the subscription is over.
@@ -300,34 +349,19 @@ impl<F: Format> http_body::Body for LiveStream<F> {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
-            let Some(subscription) = &mut this.subscription else {
+            if this.subscription.is_none() {
                 let trailers = this.trailers.take();
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-            };
+            }
             if let Some(deadline) = &mut this.deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {
                 this.end(&StreamEnd::Deadline, 0);
                 continue;
             }
-            let mut chunks = Chunks {
-                memory: &this.memory,
-                format: &this.format,
-                whole: &mut this.chunks,
-                alone: Bytes::new(),
-                gathered: BytesMut::new(),
-                missed: 0,
-            };
-            match subscription.poll_take_encoded(cx, BATCH, |taken| chunks.put(taken)) {
-                Poll::Ready(Ok(())) => chunks.finish(),
-                Poll::Ready(Err(ended)) => {
-                    let revoked = this.revoked.as_ref().and_then(|revoked| revoked.get());
-                    let end = match revoked {
-                        Some(reason) => StreamEnd::Revoked(reason.clone()),
-                        None => StreamEnd::Ended(ended.reason),
-                    };
-                    this.end(&end, ended.missed);
-                }
+            match this.poll_take(cx) {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some((end, missed))) => this.end(&end, missed),
                 Poll::Pending => {
                     let Some(heartbeat) = &mut this.heartbeat else {
                         return Poll::Pending;

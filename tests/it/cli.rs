@@ -34,7 +34,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// A process that is ended with the test. Its log is read as it comes: a full pipe would stop it.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     log: mpsc::Receiver<String>,
 }
@@ -63,18 +63,18 @@ impl Running {
         found.unwrap_or_else(|| panic!("the log ended without {wanted:?}"))
     }
 
-    fn rest_of_log(&mut self) -> String {
+    pub(crate) fn rest_of_log(&mut self) -> String {
         let lines: Vec<String> = self.log.iter().collect();
         lines.join("\n")
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(sent.success());
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
@@ -94,7 +94,7 @@ impl Drop for Running {
 }
 
 /// A broker on a free port, and its URL.
-fn serve(args: &[&str]) -> (Running, String) {
+pub(crate) fn serve(args: &[&str]) -> (Running, String) {
     let listen = ["--listen", "127.0.0.1:0", "--log-format", "json"];
     let mut served = Running::spawn(broker(&[&listen[..], args].concat()));
     let line = served.log_line("\"serving\"");

@@ -52,6 +52,8 @@ struct State {
     queue: Queue,
     /// What the reader took and has not passed on; no longer in the mailbox, but still in memory.
     in_hand_bytes: usize,
+    /// The same of what it was replayed, which was never in the mailbox nor promised to it.
+    replayed_in_hand_bytes: usize,
     ledger: Ledger,
     /// Misses that the reader has not been told.
     untold: u64,
@@ -181,16 +183,16 @@ impl Mailbox {
     }
 
     /// Takes no more messages; the reader gets what is buffered and then the end.
-    pub(crate) fn drain(&self) -> Wakers {
+    pub(crate) fn finish(&self, reason: EndReason) -> Wakers {
         let mut state = self.state.lock();
-        state.end.get_or_insert(EndReason::Draining);
+        state.end.get_or_insert(reason);
         state.wakers()
     }
 
     /// Ends the mailbox for a subscriber that leaves, and closes its account.
     pub(crate) fn close(&self) -> (Ledger, Wakers) {
         let mut state = self.state.lock();
-        if state.end.is_none_or(|reason| reason == EndReason::Draining) {
+        if !state.is_over() {
             self.abandon(&mut state, EndReason::Unsubscribed, MissReason::Departed);
         }
         (state.ledger(), state.wakers())
@@ -211,7 +213,10 @@ impl Mailbox {
     /// Returns whether it had not ended before.
     pub(crate) fn shed(&self) -> bool {
         let mut state = self.state.lock();
-        if state.end.is_some() {
+        if state
+            .end
+            .is_some_and(|reason| reason != EndReason::TopicEnded)
+        {
             return false;
         }
         self.abandon(&mut state, EndReason::Shed, MissReason::Shed);
@@ -225,10 +230,12 @@ impl Mailbox {
         let mut state = self.state.lock();
         match state.end {
             Some(EndReason::Draining) => return None,
+            // Its reader may take its time, but not stall.
+            Some(EndReason::TopicEnded) | None => {}
             Some(reason) => return Some(reason),
-            None => {}
         }
-        let waiting = !state.queue.is_empty() || state.in_hand_bytes > 0;
+        let in_hand = state.in_hand_bytes + state.replayed_in_hand_bytes;
+        let waiting = !state.queue.is_empty() || in_hand > 0;
         if !waiting && !state.progressed {
             // A burst's buffer does not outlive the burst by more than a tick.
             state.queue.shrink();
@@ -306,7 +313,13 @@ impl State {
     }
 
     fn held_bytes(&self) -> usize {
-        self.queue.bytes() + self.in_hand_bytes
+        self.queue.bytes() + self.in_hand_bytes + self.replayed_in_hand_bytes
+    }
+
+    /// Whether nothing more is for the reader, not even what waits.
+    fn is_over(&self) -> bool {
+        let is_polite = |reason| matches!(reason, EndReason::Draining | EndReason::TopicEnded);
+        self.end.is_some_and(|reason| !is_polite(reason))
     }
 
     fn ledger(&self) -> Ledger {
@@ -486,7 +499,7 @@ mod tests {
     fn a_drain_delivers_what_is_buffered_and_then_ends() {
         let mailbox = mailbox(10, OverflowPolicy::DropNewest);
         push_all(&mailbox, 1..=2);
-        mailbox.drain().wake();
+        mailbox.finish(EndReason::Draining).wake();
         assert_eq!(mailbox.push(&delivery(3, 1)).outcome, Outcome::Closed);
         assert_eq!(take(&mailbox, ALL), Poll::Ready(Ok((0, vec![1, 2]))));
         let ended = Ended {

@@ -1,12 +1,18 @@
 //! The reader's side of a mailbox: what it takes, what it has in hand, and how it waits.
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use super::{Mailbox, State};
-use crate::broker::{
-    ended::{EndReason, Ended},
-    queue::{BatchLimit, Room, Taken},
-    wakers::replace_waker,
+use crate::{
+    broker::{
+        ended::{EndReason, Ended},
+        queue::{BatchLimit, Room, Taken, Taking},
+        wakers::replace_waker,
+    },
+    message::Delivery,
 };
 
 impl Mailbox {
@@ -33,28 +39,58 @@ impl Mailbox {
             drop(replaced);
             return Poll::Pending;
         }
-        match std::mem::take(&mut state.untold) {
-            0 => {}
-            missed => into(Taken::Missed(missed)),
-        }
-        let mut left = Room {
+        state.tell(&mut into);
+        let room = Room {
             messages: limit.messages.max(1),
             bytes: limit.bytes,
         };
-        while left.messages > 0 {
-            // At least one message is taken, however large.
-            let is_first = state.in_hand_bytes == 0;
-            let Some(taken) = state.queue.take(left, is_first, &mut into) else {
-                break;
-            };
-            state.in_hand_bytes += taken.bytes;
-            state.ledger.delivered += taken.messages as u64;
-            state.ledger.delivered_bytes += taken.payload_bytes as u64;
-            left.messages -= taken.messages;
-            left.bytes = left.bytes.saturating_sub(taken.bytes);
-        }
-        state.progressed = true;
+        state.take(room, &mut into);
         Poll::Ready(Ok(()))
+    }
+
+    /// Hands over as much as there is room for of what waits, and what was missed, without waiting itself.
+    ///
+    /// # Errors
+    /// The end, if nothing of what waits is for the reader any more.
+    pub(crate) fn take_waiting(
+        &self,
+        room: Room,
+        into: &mut impl FnMut(Taken),
+    ) -> Result<Waiting, Ended> {
+        let mut state = self.state.lock();
+        self.free_in_hand(&mut state);
+        if let (Some(reason), true) = (state.end, state.is_over()) {
+            let missed = std::mem::take(&mut state.untold);
+            return Err(Ended { reason, missed });
+        }
+        let was_told = state.tell(into);
+        let taking = if room.messages == 0 || state.queue.is_empty() {
+            Taking::default()
+        } else {
+            state.take(room, into)
+        };
+        Ok(Waiting {
+            messages: taking.messages,
+            bytes: taking.bytes,
+            is_anything: was_told || taking.messages > 0,
+        })
+    }
+
+    /// Counts messages that are handed over without having been in the mailbox. `false` if they must not
+    /// be: the subscription is over.
+    pub(crate) fn take_replayed(&self, batch: &[Arc<Delivery>]) -> bool {
+        let mut state = self.state.lock();
+        if state.is_over() {
+            return false;
+        }
+        for delivery in batch {
+            state.replayed_in_hand_bytes += delivery.size();
+            state.ledger.delivered_bytes += delivery.message.payload.len() as u64;
+        }
+        state.ledger.matched += batch.len() as u64;
+        state.ledger.delivered += batch.len() as u64;
+        state.progressed |= !batch.is_empty();
+        true
     }
 
     /// A loss is told on its own unless memory is full: then every message makes a loss, and telling each
@@ -80,10 +116,11 @@ impl Mailbox {
         self.free_in_hand(&mut self.state.lock());
     }
 
-    /// Ready once the broker has ended the subscription, for one watcher apart from the reader.
+    /// Ready once the broker has ended the subscription, for one watcher apart from the reader. A topic's end
+    /// is for the reader alone, who may take its time for what is left.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EndReason> {
         let mut state = self.state.lock();
-        if let Some(reason) = state.end {
+        if let (Some(reason), true) = (state.end, state.end != Some(EndReason::TopicEnded)) {
             return Poll::Ready(reason);
         }
         let replaced = replace_waker(&mut state.end_watch, cx);
@@ -95,5 +132,49 @@ impl Mailbox {
     fn free_in_hand(&self, state: &mut State) {
         self.budget
             .release(std::mem::take(&mut state.in_hand_bytes));
+        state.replayed_in_hand_bytes = 0;
+    }
+}
+
+/// What was handed over of what waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    /// Whether anything was, a loss included.
+    pub(crate) is_anything: bool,
+}
+
+impl State {
+    /// Says what was missed; whether there was anything to say.
+    fn tell(&mut self, into: &mut impl FnMut(Taken)) -> bool {
+        let missed = std::mem::take(&mut self.untold);
+        if missed > 0 {
+            into(Taken::Missed(missed));
+        }
+        missed > 0
+    }
+
+    /// Hands over messages. At least one is, however large, unless the reader has something in hand.
+    fn take(&mut self, room: Room, into: &mut impl FnMut(Taken)) -> Taking {
+        let mut left = room;
+        let mut sum = Taking::default();
+        while left.messages > 0 {
+            // At least one message is taken, however large.
+            let is_first = self.in_hand_bytes == 0;
+            let Some(taken) = self.queue.take(left, is_first, into) else {
+                break;
+            };
+            self.in_hand_bytes += taken.bytes;
+            sum.messages += taken.messages;
+            sum.bytes += taken.bytes;
+            sum.payload_bytes += taken.payload_bytes;
+            left.messages -= taken.messages;
+            left.bytes = left.bytes.saturating_sub(taken.bytes);
+        }
+        self.ledger.delivered += sum.messages as u64;
+        self.ledger.delivered_bytes += sum.payload_bytes as u64;
+        self.progressed = true;
+        sum
     }
 }

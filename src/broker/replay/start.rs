@@ -1,0 +1,256 @@
+//! From what a subscriber asks for to where its replay begins.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::SystemTime};
+
+use super::{Asked, Replay, Topics, as_wanted};
+use crate::{
+    broker::{Shared, log::Log, subscriber::Subscriber, topics::TopicState},
+    cursor::{Cursor, Gap, Position, StartAt},
+    message::{Epoch, Sequence, Tag},
+};
+
+/// How a subscription begins.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Beginning {
+    /// What is to be read or told before the mailbox.
+    pub(in crate::broker) replay: Option<Box<Replay>>,
+    /// From where to go on if nothing is handed over; `None` if asking for the same again does it, or if
+    /// nothing is kept.
+    pub(in crate::broker) cursor: Option<Cursor>,
+}
+
+impl Beginning {
+    /// Whether the mailbox is to leave out what has history, for now.
+    pub(in crate::broker) fn is_behind(&self) -> bool {
+        self.replay
+            .as_ref()
+            .is_some_and(|replay| replay.is_behind())
+    }
+
+    /// A subscription to what is not kept: it begins now, and who had a cursor is told that it is worth
+    /// nothing.
+    pub(in crate::broker) fn without_history(start: StartAt) -> Self {
+        let had_cursor = matches!(start, StartAt::After(_));
+        Self {
+            replay: had_cursor.then(|| {
+                Box::new(Replay {
+                    is_done: true,
+                    ..Replay::new(Topics::None, Asked::After, Gap::UNKNOWN)
+                })
+            }),
+            cursor: None,
+        }
+    }
+
+    /// A subscription to one topic, whose lock is held. Without a replay if there is nothing to read or to
+    /// tell.
+    pub(in crate::broker) fn of_topic(
+        shared: &Shared,
+        start: StartAt,
+        tags: &[Tag],
+        state: &Arc<TopicState>,
+        log: Option<&Log>,
+    ) -> Self {
+        let Some(log) = log else {
+            return Self::without_history(start);
+        };
+        let (next, gone) = begin_in(shared, start, tags, state.epoch, log);
+        let is_anything = next <= log.pushed() || !gone.is_none();
+        let topics = Topics::One {
+            state: Arc::clone(state),
+            next,
+        };
+        Self {
+            replay: is_anything
+                .then(|| Box::new(Replay::new(topics, Asked::After, as_wanted(gone, tags)))),
+            cursor: Some(Cursor {
+                epoch: state.epoch,
+                position: log.position_before(next),
+                sequence: Sequence(next - 1),
+            }),
+        }
+    }
+
+    /// A subscription to what a filter matches, and which is registered by now.
+    pub(in crate::broker) fn of_filter(
+        shared: &Shared,
+        start: StartAt,
+        subscriber: &Subscriber,
+    ) -> Self {
+        let history = &shared.history;
+        let (head, stamp) = (history.head(), history.figures.stamp());
+        let kept = Asked::Kept { head, stamp };
+        let (asked, position, gone) = match start {
+            StartAt::Now | StartAt::All => (kept, Some(Position(0)), Gap::NONE),
+            StartAt::Last(count) => {
+                let (position, gone) = last_of(shared, count, subscriber, head);
+                (kept, position, gone)
+            }
+            StartAt::After(cursor) if is_ours(shared, cursor) => {
+                (Asked::After, Some(cursor.position), Gap::NONE)
+            }
+            StartAt::After(_) => (kept, None, Gap::UNKNOWN),
+            StartAt::Since(at) => (Asked::Since { head, at }, None, Gap::NONE),
+        };
+        let topics = Topics::Many(subscriber.filter.clone());
+        let gone = as_wanted(gone, &subscriber.tags);
+        let replay = Replay {
+            position: position.unwrap_or_default(),
+            ..Replay::new(topics, asked, gone)
+        };
+        let is_repeatable = matches!(start, StartAt::All | StartAt::Since(_));
+        Self {
+            replay: Some(Box::new(replay)),
+            cursor: position
+                .filter(|_| !is_repeatable)
+                .map(|position| shared.cursor_at(position)),
+        }
+    }
+}
+
+impl Shared {
+    /// The place of a reader of many topics.
+    pub(in crate::broker) fn cursor_at(&self, position: Position) -> Cursor {
+        Cursor {
+            epoch: self.topics.own_epoch(),
+            position,
+            sequence: Sequence(0),
+        }
+    }
+}
+
+/// Whether this life of the broker gave the cursor out.
+fn is_ours(shared: &Shared, cursor: Cursor) -> bool {
+    shared.topics.has_minted(cursor.epoch) && cursor.position <= shared.history.head()
+}
+
+/// From which sequence of a topic on, and what is gone before that and is not counted by it.
+fn begin_in(shared: &Shared, start: StartAt, tags: &[Tag], epoch: Epoch, log: &Log) -> (u64, Gap) {
+    let (first, pushed) = (log.first_sequence(), log.pushed());
+    match start {
+        StartAt::Now => (pushed + 1, Gap::NONE),
+        StartAt::All => (first, Gap::NONE),
+        StartAt::Last(count) => {
+            let wants =
+                |tag: Option<&Tag>| tags.is_empty() || tag.is_some_and(|t| tags.contains(t));
+            let (next, found) = log.first_of_last(count, wants);
+            (next, Gap::exactly((count - found).min(first - 1)))
+        }
+        StartAt::After(cursor) => {
+            if !is_ours(shared, cursor) {
+                return (first, Gap::UNKNOWN);
+            }
+            let Cursor {
+                position, sequence, ..
+            } = cursor;
+            if cursor.epoch == epoch {
+                // Made up where it is ahead of the topic.
+                let is_made_up = sequence.0 > pushed;
+                return if is_made_up {
+                    (first, Gap::UNKNOWN)
+                } else {
+                    (sequence.0 + 1, Gap::NONE)
+                };
+            }
+            if position < log.born() {
+                let is_any = shared
+                    .history
+                    .forgotten()
+                    .is_some_and(|gone| gone.newest > position);
+                return (1, if is_any { Gap::UNKNOWN } else { Gap::NONE });
+            }
+            match log.given_up() {
+                Some(given_up) if given_up.newest > position => (first, Gap::at_least(1)),
+                _ => (log.first_after(position), Gap::NONE),
+            }
+        }
+        StartAt::Since(at) => (log.first_since(at), gone_since(shared, at, log)),
+    }
+}
+
+fn gone_since(shared: &Shared, at: SystemTime, log: &Log) -> Gap {
+    let mut gone = match log.given_up() {
+        Some(given_up) if given_up.earliest >= at => Gap::exactly(log.first_sequence() - 1),
+        Some(given_up) if given_up.latest >= at => Gap::at_least(1),
+        _ => Gap::NONE,
+    };
+    let earliest_given_up = log.given_up().map(|given_up| given_up.earliest);
+    let earliest_kept = log.from(0).next().map(|kept| kept.delivery.published_at);
+    let earliest = earliest_given_up.or(earliest_kept);
+    // An earlier life of the topic may have ended since.
+    if earliest.is_none_or(|earliest| earliest >= at)
+        && shared
+            .history
+            .forgotten()
+            .is_some_and(|gone| gone.latest >= at)
+    {
+        gone += Gap::UNKNOWN;
+    }
+    gone
+}
+
+/// The position before the newest `count` messages that match and were kept up to `head`, and what is known
+/// to be gone of them. No position if all that is kept is fewer.
+fn last_of(
+    shared: &Shared,
+    count: u64,
+    subscriber: &Subscriber,
+    head: Position,
+) -> (Option<Position>, Gap) {
+    if count == 0 {
+        return (Some(head), Gap::NONE);
+    }
+    let mut newest = BinaryHeap::new();
+    let mut given_up = Vec::new();
+    for seat in shared
+        .history
+        .seats()
+        .filter(|seat| subscriber.filter.matches(&seat.topic))
+    {
+        let live = seat.state.look();
+        let Some(log) = &live.log else { continue };
+        given_up.extend(
+            log.given_up()
+                .map(|gone| (gone.newest, log.first_sequence() - 1)),
+        );
+        let wanted = log.from(0).rev().filter(|kept| {
+            kept.position <= head && subscriber.wants(kept.delivery.message.tag.as_ref())
+        });
+        for kept in wanted {
+            if newest.len() as u64 == count {
+                if newest
+                    .peek()
+                    .is_some_and(|Reverse(oldest)| *oldest >= kept.position)
+                {
+                    break;
+                }
+                newest.pop();
+            }
+            newest.push(Reverse(kept.position));
+        }
+    }
+    let forgotten = shared.history.forgotten();
+    let lacking = count - newest.len() as u64;
+    if lacking > 0 {
+        let gone = given_up.iter().map(|(_, messages)| messages).sum::<u64>();
+        let unknown = if forgotten.is_some() {
+            Gap::UNKNOWN
+        } else {
+            Gap::NONE
+        };
+        return (None, Gap::exactly(gone.min(lacking)) + unknown);
+    }
+    let before = newest
+        .peek()
+        .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
+    let among_them = given_up
+        .iter()
+        .filter(|(newest, _)| *newest > before)
+        .count() as u64;
+    let is_unknown = among_them > 0 || forgotten.is_some_and(|gone| gone.newest > before);
+    let gone = Gap {
+        missing: among_them,
+        at_least: is_unknown,
+    };
+    (Some(before), gone)
+}
