@@ -65,6 +65,8 @@ pub struct TopicFigures {
     pub head: Sequence,
     /// Messages a second, between the last two looks that were a while apart.
     pub per_second: f64,
+    /// How many of its messages are kept for replay.
+    pub kept: usize,
     /// How many subscriptions match it, through wildcards, too.
     pub subscriptions: usize,
 }
@@ -152,6 +154,7 @@ impl Broker {
             per_second: row.per_second,
             epoch: row.epoch,
             head: row.head,
+            kept: row.kept,
             topic: row.topic,
         });
         TopicList {

@@ -68,6 +68,7 @@ pub(crate) struct Surveyed {
     pub(crate) epoch: Epoch,
     pub(crate) head: Sequence,
     pub(crate) per_second: f64,
+    pub(crate) kept: usize,
 }
 
 impl TopicState {
@@ -318,14 +319,15 @@ impl TopicTable {
                 if let Some(elapsed) = elapsed {
                     live.mark(elapsed);
                 }
-                let (head, per_second) = (Sequence(live.head), live.per_second.into());
-                drop(live);
-                visit(Surveyed {
+                let surveyed = Surveyed {
                     topic,
                     epoch: state.epoch,
-                    head,
-                    per_second,
-                });
+                    head: Sequence(live.head),
+                    per_second: live.per_second.into(),
+                    kept: live.log.as_ref().map_or(0, |log| log.len()),
+                };
+                drop(live);
+                visit(surveyed);
             }
         }
     }

@@ -34,6 +34,8 @@ pub struct Stats {
     pub missed_messages: BTreeMap<String, u64>,
     /// What waits in mailboxes now.
     pub waiting: Waiting,
+    /// What is kept for replay now.
+    pub history: History,
     /// Live subscriptions.
     pub subscriptions: u64,
     /// Live groups.
@@ -72,6 +74,17 @@ pub struct Waiting {
     pub bytes: u64,
     /// Messages in the fullest mailbox.
     pub deepest: u64,
+}
+
+/// What is kept for replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes, as the limits count them.
+    pub bytes: u64,
+    /// Topics that keep something.
+    pub topics: u64,
 }
 
 /// The account of memory, in bytes.
@@ -133,6 +146,8 @@ pub struct Topic {
     pub sequence: String,
     /// Messages a second, between the last two looks that were a second or more apart.
     pub per_second: f64,
+    /// Messages of it that are kept for replay.
+    pub kept: u64,
     /// Subscriptions that match it, through wildcards, too.
     pub subscribers: u64,
 }
@@ -202,6 +217,11 @@ impl Stats {
                 bytes: snapshot.buffered_bytes as u64,
                 deepest: snapshot.mailbox_depth_max,
             },
+            history: History {
+                messages: snapshot.history_messages as u64,
+                bytes: snapshot.history_bytes as u64,
+                topics: snapshot.history_topics as u64,
+            },
             subscriptions: snapshot.subscriptions as u64,
             groups: snapshot.groups as u64,
             topics: snapshot.topics as u64,
@@ -246,6 +266,7 @@ impl From<TopicFigures> for Topic {
             epoch: row.epoch.0.to_string(),
             sequence: row.head.0.to_string(),
             per_second: row.per_second,
+            kept: row.kept as u64,
             subscribers: row.subscriptions as u64,
         }
     }

@@ -32,8 +32,8 @@ impl Reading {
         };
         line("");
         line(&format!(
-            "{:>9}  {:>11}  {:>12}  TOPIC ({count})",
-            "MSG/S", "SUBSCRIBERS", "SEQUENCE"
+            "{:>9}  {:>11}  {:>12}  {:>8}  TOPIC ({count})",
+            "MSG/S", "SUBSCRIBERS", "SEQUENCE", "KEPT"
         ));
         topics.topics.iter().for_each(|row| line(&topic(row)));
         let subscribers = &self.subscribers;
@@ -86,7 +86,7 @@ impl Reading {
              out     {:>9} msg/s  {:>10}/s  {} in all, {} waiting, {} in the fullest mailbox\n\
              missed  {:>9} msg/s  {}\n\
              memory  {} of {} ({percent:.0} %), {resident} resident, processor {cpu}\n\
-             {} subscribers in {} groups, {} topics, {} connections\n",
+             {} subscribers in {} groups, {} topics, {} messages kept, {} connections\n",
             per_second(|rates| rates.published),
             volume(|rates| rates.published_bytes),
             stats.published.messages,
@@ -107,6 +107,7 @@ impl Reading {
             stats.subscriptions,
             stats.groups,
             stats.topics,
+            stats.history.messages,
             stats.connections,
             version = plain(&stats.version),
             up = time(stats.uptime_s),
@@ -144,10 +145,11 @@ impl Rates {
 
 fn topic(row: &Topic) -> String {
     format!(
-        "{:>9}  {:>11}  {:>12}  {}",
+        "{:>9}  {:>11}  {:>12}  {:>8}  {}",
         rate(row.per_second),
         row.subscribers,
         plain(&row.sequence),
+        row.kept,
         plain(&row.topic)
     )
 }
@@ -288,10 +290,10 @@ in            400 msg/s   400.0 KiB/s  5000 in all, 0 for nobody
 out           400 msg/s   400.0 KiB/s  5000 in all, 0 waiting, 0 in the fullest mailbox
 missed        200 msg/s  drop_newest 2500
 memory  0 B of 0 B (0 %), 1.0 MiB resident, processor 50 %
-0 subscribers in 0 groups, 0 topics, 0 connections
+0 subscribers in 0 groups, 0 topics, 0 messages kept, 0 connections
 
-    MSG/S  SUBSCRIBERS      SEQUENCE  TOPIC (1 of 1000 found among 2000)
-    12.3k            0             7  evil\\u{1b}[2J\\u{9b}\\u{202e}.日本
+    MSG/S  SUBSCRIBERS      SEQUENCE      KEPT  TOPIC (1 of 1000 found among 2000)
+    12.3k            0             7         0  evil\\u{1b}[2J\\u{9b}\\u{202e}.日本
 
           WAITING      MISSED     DELIVERED  WHEN FULL       FOR  FROM             FILTER, GROUP (1)
        5 of  1024           9             0  drop_newest   1 min                   a.> [red], g

@@ -142,6 +142,8 @@
     text($("subscribers-count"), grouped(stats.subscriptions));
     text($("subscribers-note"), `${grouped(stats.groups)} groups · ${grouped(stats.connections)} connections`);
     text($("topics-count"), grouped(stats.topics));
+    const kept = stats.history.messages;
+    text($("topics-note"), kept ? `${grouped(kept)} messages kept, ${bytes(stats.history.bytes)}` : "in use or remembered");
     const { used_bytes: used, budget_bytes: budget } = stats.memory;
     const percent = Math.min(100, (100 * used) / budget);
     text($("memory"), bytes(used));
@@ -227,6 +229,7 @@
     column("number", (row) => rate(row.per_second)),
     column("number spare", (row) => grouped(row.subscribers)),
     column("number spare", (row) => grouped(row.sequence)),
+    column("number spare", (row) => grouped(row.kept)),
     tailButton,
   ], (row) => row.topic);
   const showSubscribers = table("subscribers-table", [
