@@ -18,6 +18,7 @@ mod program;
 mod reference;
 mod tls;
 mod tools;
+mod web;
 
 use std::process::Command;
 

@@ -102,6 +102,11 @@ impl Replay {
         }
     }
 
+    /// The first round begins after this position.
+    fn begin_after(&mut self, position: Position) {
+        (self.position, self.until) = (position, position);
+    }
+
     /// Whether the mailbox is to leave out what has history.
     pub(super) fn is_behind(&self) -> bool {
         self.live_from.is_none() && !self.is_done

@@ -278,7 +278,9 @@ impl Replay {
     fn first_in(&self, log: &Log) -> u64 {
         let next = log.first_after(self.position);
         match self.asked {
-            Asked::Since { head, at } if self.position < head => next.max(log.first_since(at)),
+            Asked::Since { head, at } if self.position < head => {
+                next.max(log.first_since(at).min(log.first_after(head)))
+            }
             _ => next,
         }
     }
@@ -299,7 +301,7 @@ impl Replay {
             && match self.asked {
                 Asked::Kept { head, .. } => log.born() >= head,
                 Asked::After => true,
-                Asked::Since { head, at } => self.position >= head || given_up.earliest >= at,
+                Asked::Since { head, at } => log.born() >= head || given_up.earliest >= at,
             };
         if is_all {
             Gap::exactly(log.first_sequence() - 1)
@@ -313,7 +315,7 @@ impl Replay {
         let is_asked = match self.asked {
             Asked::Kept { stamp, .. } => given_up.stamp > stamp,
             Asked::After => true,
-            Asked::Since { head, at } => self.position >= head || given_up.latest >= at,
+            Asked::Since { head, at } => given_up.newest > head || given_up.latest >= at,
         };
         let is_here = given_up.newest > self.position && (given_up.newest <= until || is_last);
         is_asked && is_here

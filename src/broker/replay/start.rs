@@ -63,10 +63,18 @@ impl Beginning {
         Self {
             replay: is_anything
                 .then(|| Box::new(Replay::new(topics, Asked::After, as_wanted(gone, tags)))),
-            cursor: Some(Cursor {
-                epoch: state.epoch,
-                position: log.position_before(next),
-                sequence: Sequence(next - 1),
+            cursor: Some(match start {
+                // Its own position is known even where the message is gone.
+                StartAt::After(cursor)
+                    if cursor.epoch == state.epoch && cursor.sequence == Sequence(next - 1) =>
+                {
+                    cursor
+                }
+                _ => Cursor {
+                    epoch: state.epoch,
+                    position: log.position_before(next),
+                    sequence: Sequence(next - 1),
+                },
             }),
         }
     }
@@ -94,10 +102,8 @@ impl Beginning {
         };
         let topics = Topics::Many(subscriber.filter.clone());
         let gone = as_wanted(gone, &subscriber.tags);
-        let replay = Replay {
-            position: position.unwrap_or_default(),
-            ..Replay::new(topics, asked, gone)
-        };
+        let mut replay = Replay::new(topics, asked, gone);
+        replay.begin_after(position.unwrap_or_default());
         let is_repeatable = matches!(start, StartAt::All | StartAt::Since(_));
         Self {
             replay: Some(Box::new(replay)),
@@ -243,14 +249,12 @@ fn last_of(
     let before = newest
         .peek()
         .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
-    let among_them = given_up
-        .iter()
-        .filter(|(newest, _)| *newest > before)
-        .count() as u64;
-    let is_unknown = among_them > 0 || forgotten.is_some_and(|gone| gone.newest > before);
-    let gone = Gap {
-        missing: among_them,
-        at_least: is_unknown,
+    let gone = if given_up.iter().any(|(newest, _)| *newest > before) {
+        Gap::at_least(1)
+    } else if forgotten.is_some_and(|gone| gone.newest > before) {
+        Gap::UNKNOWN
+    } else {
+        Gap::NONE
     };
     (Some(before), gone)
 }

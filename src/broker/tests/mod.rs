@@ -8,6 +8,7 @@ mod accounting;
 mod endings;
 mod figures;
 mod groups;
+mod history;
 #[cfg(feature = "interleavings")]
 mod interleavings;
 mod limits;
@@ -36,6 +37,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{subscriber::Subscriber, *};
 use crate::{
+    cursor::Position,
     message::{Delivery, DeliveryRef, Epoch, Message, Sequence},
     topic::{Topic, TopicFilter},
 };
@@ -100,6 +102,7 @@ fn encode(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
     let tag = message.tag.map_or("", |tag| tag.as_str());
     out.put_u64(delivery.epoch.0);
     out.put_u64(delivery.sequence.0);
+    out.put_u64(delivery.position.map_or(0, |position| position.0));
     for field in [
         message.topic.as_str().as_bytes(),
         tag.as_bytes(),
@@ -112,6 +115,7 @@ fn encode(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
 
 fn decode(frames: &mut Bytes) -> Arc<Delivery> {
     let (epoch, sequence) = (frames.get_u64(), frames.get_u64());
+    let position = Some(Position(frames.get_u64())).filter(|position| position.0 > 0);
     let mut field = || {
         let bytes = frames.get_u32() as usize;
         frames.split_to(bytes)
@@ -121,7 +125,9 @@ fn decode(frames: &mut Bytes) -> Arc<Delivery> {
     let mut message = Message::new(topic.parse().unwrap(), payload);
     message.tag = (!tag.is_empty()).then(|| tag.parse().unwrap());
     let at = SystemTime::UNIX_EPOCH;
-    Arc::new(Delivery::new(message, Epoch(epoch), Sequence(sequence), at))
+    let mut delivery = Delivery::new(message, Epoch(epoch), Sequence(sequence), at);
+    delivery.position = position;
+    Arc::new(delivery)
 }
 
 fn subscribe_either(
