@@ -213,7 +213,10 @@
       const cell = element("td", "number");
       const button = element("button", "", "Tail");
       button.type = "button";
-      button.addEventListener("click", () => startTail(button.dataset.topic));
+      button.addEventListener("click", () => {
+        $("tail").scrollIntoView({ block: "nearest" });
+        startTail(button.dataset.topic);
+      });
       cell.append(button);
       return cell;
     },
@@ -360,11 +363,12 @@
     tail = current;
     text($("tail-start"), "Stop");
     text($("tail-status"), "connecting");
+    text($("tail-count"), "");
     const flush = () => {
       current.timer = 0;
       $("tail").prepend(...current.waiting.splice(0).reverse().map(line));
       while ($("tail").childElementCount > TAIL_ROWS) $("tail").lastElementChild.remove();
-      text($("tail-status"), `listening to ${filter}: ${grouped(current.count)} messages`);
+      text($("tail-count"), `${grouped(current.count)} messages`);
     };
     let end = "the broker has ended the stream";
     try {
@@ -386,11 +390,11 @@
   }
   function stopTail(why) {
     if (!tail) return;
-    const { abort, count } = tail;
+    const { abort } = tail;
     tail = null;
     abort.abort();
     text($("tail-start"), "Start");
-    text($("tail-status"), `${why} after ${grouped(count)} messages`);
+    text($("tail-status"), why);
   }
   $("tail-form").addEventListener("submit", (event) => {
     event.preventDefault();
