@@ -19,7 +19,11 @@ use self::config::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        None => telemetry::init(&cli.log).and_then(|()| serve::serve(cli.serve)),
+        None => telemetry::init(&cli.log, &cli.trace).and_then(|telemetry| {
+            let served = serve::serve(cli.serve);
+            telemetry.finish();
+            served
+        }),
         Some(Command::Pub(args)) => cli::publish(args),
         Some(Command::Sub(args)) => cli::subscribe(args),
         Some(Command::Health(args)) => cli::health(args),

@@ -33,6 +33,8 @@ pub(crate) struct Cli {
     pub(crate) serve: ServeArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +62,16 @@ pub(crate) struct LogArgs {
         default_value = "info"
     )]
     pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Traces")]
+pub(crate) struct TraceArgs {
+    /// Exports spans to the OpenTelemetry collector at this address, over gRPC in plaintext. OpenTelemetry's own
+    /// variables say the rest, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "BROKER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

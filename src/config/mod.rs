@@ -17,7 +17,7 @@ use fanfare::{
 
 pub(crate) use self::{
     access_args::{CheckArgs, TokenArgs},
-    args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
+    args::{Cli, Command, LogArgs, LogFormat, ServeArgs, TraceArgs},
     commands::{
         BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
         PublishMethod, SubArgs, TopArgs, TopicSort,

@@ -37,7 +37,6 @@ use self::{
     workers::Workers,
 };
 pub use crate::http::{Origin, OriginError};
-pub use crate::pem::PemError;
 use crate::{
     access::Access,
     auth::{AuthFile, Guesses, Policy},
@@ -45,6 +44,7 @@ use crate::{
     grpc::Readiness,
     metrics::{Limit, Metrics},
 };
+pub use crate::{pem::PemError, service::trace::SPANS};
 
 /// A broker's front door, bound and not yet serving.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ use super::{
     refusal::{Refusal, StreamEnd},
     revocation::Revocation,
     share::{ConnectionShare, Slot},
+    trace,
 };
 use crate::{
     access::{AccessError, Permit},
@@ -76,6 +77,8 @@ pub(crate) trait Format: Send + Unpin + 'static {
 
 /// What a subscriber asks for.
 pub(crate) struct StreamRequest {
+    /// The span that the caller is in.
+    pub(crate) parent: trace::Parent,
     /// What to ask the caller's rights of, if rights are asked for.
     pub(crate) permit: Option<Permit>,
     pub(crate) options: SubscribeOptions,
@@ -109,6 +112,18 @@ impl<F: Format> LiveStream<F> {
     /// # Errors
     /// The caller may not have what it asks for, or a limit leaves no room.
     pub(crate) fn open(
+        service: &PubSub,
+        share: &ConnectionShare,
+        mut request: StreamRequest,
+        format: F,
+    ) -> Result<(Self, Option<Lifeline>), Refusal> {
+        let filter = request.options.filter.clone();
+        let parent = std::mem::take(&mut request.parent);
+        let subscribe = || Self::subscribe(service, share, request, format);
+        trace::subscribe(&parent, &filter, subscribe)
+    }
+
+    fn subscribe(
         service: &PubSub,
         share: &ConnectionShare,
         request: StreamRequest,

@@ -21,6 +21,8 @@ mod http_publish;
 mod http_resume;
 mod lifecycle;
 mod limits;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overflow;
 mod overload;
 mod pki;

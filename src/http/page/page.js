@@ -30,6 +30,7 @@
   // Characters that turn the direction of others would let one name pass for another.
   const visible = (value) =>
     value.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+  const count = (n, what) => `${grouped(n)} ${what}${n === 1 ? "" : "s"}`;
   function text(element, value) {
     const seen = visible(value);
     if (element.textContent !== seen) element.textContent = seen;
@@ -140,10 +141,10 @@
     text($("waiting"), grouped(stats.waiting.messages));
     text($("missed"), grouped(missed));
     text($("subscribers-count"), grouped(stats.subscriptions));
-    text($("subscribers-note"), `${grouped(stats.groups)} groups · ${grouped(stats.connections)} connections`);
+    text($("subscribers-note"), `${count(stats.groups, "group")} · ${count(stats.connections, "connection")}`);
     text($("topics-count"), grouped(stats.topics));
     const kept = stats.history.messages;
-    text($("topics-note"), kept ? `${grouped(kept)} messages kept, ${bytes(stats.history.bytes)}` : "in use or remembered");
+    text($("topics-note"), kept ? `${count(kept, "message")} kept, ${bytes(stats.history.bytes)}` : "in use or remembered");
     const { used_bytes: used, budget_bytes: budget } = stats.memory;
     const percent = Math.min(100, (100 * used) / budget);
     text($("memory"), bytes(used));
@@ -250,8 +251,8 @@
   ], (row) => row.id);
   function shown(id, list, rows, what) {
     const found = list.found === list.total ? "" : ` found among ${grouped(list.total)}`;
-    const all = rows === list.found ? `${grouped(rows)} ${what}` : `${rows} of ${grouped(list.found)} ${what}`;
-    text($(id), rows === 0 && list.total === 0 ? `no ${what}` : all + found);
+    const all = rows === list.found ? count(rows, what) : `${rows} of ${count(list.found, what)}`;
+    text($(id), list.total === 0 ? `no ${what}s` : all + found);
   }
 
   // Looking again and again, while somebody looks.
@@ -275,9 +276,9 @@
             figures(`v1/subscribers?${search("subscribers-search")}`),
           ]);
           showTopics(topics.topics);
-          shown("topics-shown", topics, topics.topics.length, "topics");
+          shown("topics-shown", topics, topics.topics.length, "topic");
           showSubscribers(subscribers.subscribers);
-          shown("subscribers-shown", subscribers, subscribers.subscribers.length, "subscribers");
+          shown("subscribers-shown", subscribers, subscribers.subscribers.length, "subscriber");
         }
         show("live", "live");
         $("forget").hidden = !token;
@@ -368,7 +369,7 @@
       current.timer = 0;
       $("tail").prepend(...current.waiting.splice(0).reverse().map(line));
       while ($("tail").childElementCount > TAIL_ROWS) $("tail").lastElementChild.remove();
-      text($("tail-count"), `${grouped(current.count)} messages`);
+      text($("tail-count"), count(current.count, "message"));
     };
     let end = "the broker has ended the stream";
     try {

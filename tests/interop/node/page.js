@@ -193,7 +193,7 @@ const cases = {
     await subscribe('>');
     await publish('orders.eu', 'x');
     const page = await open();
-    await shows(page.locator('#topics-shown'), '1 topics');
+    await shows(page.locator('#topics-shown'), '1 topic');
     // Everything that can be focused has a name, and shows that it is focused.
     const stops = [];
     for (let stop = 0; stop < 40; stop += 1) {
