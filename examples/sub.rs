@@ -25,6 +25,7 @@ async fn main() -> anyhow::Result<()> {
     while let Some(event) = subscription.next().await {
         match event? {
             Event::Message(message) => println!("{}", String::from_utf8_lossy(&message.payload)),
+            Event::Gap(gap) => eprintln!("{gap} no longer kept"),
             Event::Missed(count) => eprintln!("fell behind and missed {count} messages"),
             Event::Resubscribed { gap, .. } => eprintln!("was away and missed {gap}"),
         }

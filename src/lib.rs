@@ -7,6 +7,8 @@
 //! `wire` and `broker`, all of them to `topic`, `message` and `cursor`. The domain, [`broker`], knows no gRPC,
 //! HTTP, command line, clock or task.
 
+#![forbid(unsafe_code)]
+
 mod access;
 pub mod auth;
 pub mod broker;

@@ -6,6 +6,7 @@
 mod bench;
 mod cli;
 mod config;
+mod heap;
 mod serve;
 mod shutdown;
 mod telemetry;
@@ -17,6 +18,7 @@ use clap::Parser;
 use self::config::{Cli, Command};
 
 fn main() -> ExitCode {
+    heap::keep_freed();
     let cli = Cli::parse();
     let done = match cli.command {
         None => telemetry::init(&cli.log, &cli.trace).and_then(|telemetry| {

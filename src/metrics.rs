@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::broker::{Broker, MissReason, Snapshot};
+use crate::broker::{Broker, EvictReason, MissReason, Snapshot};
 
 /// The media type of [`Metrics::render`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,6 +43,7 @@ pub(crate) enum Limit {
     SubscriptionsPerConnection,
     Subscriptions,
     Tags,
+    Filters,
     RequestBytes,
     ReceivingBytes,
     PayloadBytes,
@@ -60,7 +61,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshakes,
@@ -73,6 +74,7 @@ impl Limit {
         Self::SubscriptionsPerConnection,
         Self::Subscriptions,
         Self::Tags,
+        Self::Filters,
         Self::RequestBytes,
         Self::ReceivingBytes,
         Self::PayloadBytes,
@@ -103,6 +105,7 @@ impl Limit {
             Self::SubscriptionsPerConnection => "subscriptions_per_connection",
             Self::Subscriptions => "subscriptions",
             Self::Tags => "tags",
+            Self::Filters => "filters",
             Self::RequestBytes => "request_bytes",
             Self::ReceivingBytes => "receiving_bytes",
             Self::PayloadBytes => "payload_bytes",
@@ -236,7 +239,7 @@ struct BrokerFigures(Broker);
 /// A metric's name, its help and its value.
 type Figure = (&'static str, &'static str, u64);
 
-fn counters(snapshot: &Snapshot) -> [Figure; 7] {
+fn counters(snapshot: &Snapshot) -> [Figure; 8] {
     [
         (
             "published_messages",
@@ -273,10 +276,15 @@ fn counters(snapshot: &Snapshot) -> [Figure; 7] {
             "Times that the bound on all mailboxes together left no room for a message",
             snapshot.buffered_bytes_refusals,
         ),
+        (
+            "replayed_messages",
+            "Messages delivered from what topics keep; among the delivered ones, too",
+            snapshot.replayed,
+        ),
     ]
 }
 
-fn gauges(snapshot: &Snapshot) -> [Figure; 7] {
+fn gauges(snapshot: &Snapshot) -> [Figure; 10] {
     [
         (
             "buffered_messages",
@@ -305,6 +313,21 @@ fn gauges(snapshot: &Snapshot) -> [Figure; 7] {
         ),
         ("groups", "Live groups", snapshot.groups as u64),
         ("topics", "Topics with state", snapshot.topics as u64),
+        (
+            "history_messages",
+            "Messages kept for replay",
+            snapshot.history_messages as u64,
+        ),
+        (
+            "history_bytes",
+            "Bytes kept for replay, against the bound on all topics together",
+            snapshot.history_bytes as u64,
+        ),
+        (
+            "history_topics",
+            "Topics that keep something for replay",
+            snapshot.history_topics as u64,
+        ),
     ]
 }
 
@@ -319,19 +342,35 @@ impl Collector for BrokerFigures {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
         }
-        let mut missed = encoder.encode_descriptor(
+        let missed = MissReason::ALL.into_iter().zip(snapshot.ledger.missed);
+        encode_reasons(
+            &mut encoder,
             "missed_messages",
             "Messages that matched a subscription and were lost to it",
-            None,
-            MetricType::Counter,
+            missed.map(|(reason, count)| (reason.as_str(), count)),
         )?;
-        for (reason, count) in MissReason::ALL.into_iter().zip(snapshot.ledger.missed) {
-            let label = ReasonLabel {
-                reason: reason.as_str(),
-            };
-            let metric = missed.encode_family(&label)?;
-            ConstCounter::new(count).encode(metric)?;
-        }
-        Ok(())
+        let evicted = EvictReason::ALL.into_iter().zip(snapshot.evicted);
+        encode_reasons(
+            &mut encoder,
+            "history_evicted_messages",
+            "Messages that were kept for replay and no longer are",
+            evicted.map(|(reason, count)| (reason.as_str(), count)),
+        )
     }
+}
+
+/// A counter for each reason.
+fn encode_reasons(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: impl Iterator<Item = (&'static str, u64)>,
+) -> Result<(), fmt::Error> {
+    let mut counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (reason, count) in counts {
+        let label = ReasonLabel { reason };
+        let metric = counter.encode_family(&label)?;
+        ConstCounter::new(count).encode(metric)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,11 @@
 //! `broker` without a subcommand: serves until it is told to stop.
 
-use std::{num::NonZero, process::ExitCode, thread, time::SystemTime};
+use std::{
+    num::NonZero,
+    process::ExitCode,
+    thread,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::Context;
 use fanfare::{
@@ -15,6 +20,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ServeArgs},
+    heap,
     shutdown::{Hangups, Signals},
 };
 
@@ -93,6 +99,7 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
         tokio::select! {
             () = serving => {}
             () = reload_on_hangup(hangups, reload) => {}
+            () = give_memory_back() => {}
         }
     });
     let first = tokio::select! {
@@ -106,6 +113,19 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
         second = signals.next() => {
             tracing::warn!(signal = ?second, "stopped at once");
             Ok(second.exit_code())
+        }
+    }
+}
+
+/// For ever.
+async fn give_memory_back() {
+    let mut ticks = tokio::time::interval(heap::GIVE_BACK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let started = Instant::now();
+        if tokio::task::spawn_blocking(heap::give_back).await.is_ok() {
+            let elapsed = started.elapsed();
+            tracing::debug!(?elapsed, "gave back what is free of the heap");
         }
     }
 }

@@ -94,7 +94,7 @@ async fn read(
                 }
             }
             Some(Ok(Event::Missed(missed))) => Seen::count(&seen.missed, missed),
-            Some(Ok(Event::Resubscribed { .. })) => {}
+            Some(Ok(Event::Gap(_) | Event::Resubscribed { .. })) => {}
             // What it asked for, or what its reading deserves.
             Some(Err(SubscribeError::FellBehind { .. })) => return,
             Some(Err(_)) => return Seen::count(&seen.refused, 1),

@@ -15,11 +15,11 @@ use std::{
 };
 
 use super::{
-    Broker, Ledger, MailboxSize, OverflowPolicy, subscriber::Subscriber, topics::Surveyed,
+    Broker, Filters, Ledger, MailboxSize, OverflowPolicy, subscriber::Subscriber, topics::Surveyed,
 };
 use crate::{
     message::{Epoch, GroupName, Sequence, Tag},
-    topic::{Topic, TopicFilter},
+    topic::Topic,
 };
 
 /// Which topics to list.
@@ -75,7 +75,7 @@ pub struct TopicFigures {
 /// most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscriptionQuery {
-    /// Only those whose filter, group or peer holds this; all, if it is empty.
+    /// Only those of whom a filter, the group or the peer holds this; all, if it is empty.
     pub search: String,
     /// The most rows.
     pub limit: usize,
@@ -98,7 +98,7 @@ pub struct SubscriptionFigures {
     /// Tells it from others; rises with each.
     pub id: u64,
     /// Which topics.
-    pub filter: TopicFilter,
+    pub filters: Filters,
     /// With whom it shares the work.
     pub group: Option<GroupName>,
     /// Only messages that carry one of these; empty means all.
@@ -211,7 +211,7 @@ impl SubscriptionFigures {
         let (ledger, held_bytes) = subscriber.mailbox.account();
         Self {
             id: subscriber.id,
-            filter: subscriber.filter.clone(),
+            filters: subscriber.filters.clone(),
             group: subscriber.group_name().cloned(),
             tags: subscriber.tags.clone(),
             overflow: subscriber.mailbox.policy(),
@@ -227,11 +227,9 @@ impl Subscriber {
     fn is_about(&self, search: &str) -> bool {
         let group = self.group_name().map(GroupName::as_str);
         let others = [group, self.arrival.peer.as_deref()];
-        self.filter.as_str().contains(search)
-            || others
-                .into_iter()
-                .flatten()
-                .any(|text| text.contains(search))
+        let filters = self.filters.as_slice().iter().map(|filter| filter.as_str());
+        let mut texts = filters.chain(others.into_iter().flatten());
+        texts.any(|text| text.contains(search))
     }
 }
 

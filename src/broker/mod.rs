@@ -11,6 +11,7 @@ mod batch;
 mod budget;
 mod ended;
 mod figures;
+mod filters;
 mod history;
 mod joining;
 mod lane;
@@ -60,6 +61,7 @@ use self::{
 pub use self::{
     ended::{EndReason, Ended, Lost},
     figures::*,
+    filters::Filters,
     ledger::{Ledger, MissReason},
     limits::*,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},

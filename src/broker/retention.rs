@@ -120,7 +120,17 @@ impl HistoryLimits {
         rules.find(|rule| rule.filter.matches(topic))?.bounds
     }
 
-    pub(super) fn check(&self) -> Result<(), LimitsError> {
+    /// `memory_budget` is that of the whole process, in bytes.
+    pub(super) fn check(&self, memory_budget: usize) -> Result<(), LimitsError> {
+        // Subscriptions are refused before what is kept is given up, so it must leave them room.
+        let ceiling = memory_budget / 2;
+        if self.is_on() && self.bytes_max > ceiling {
+            return Err(LimitsError::AboveCeiling {
+                name: "history_bytes",
+                value: self.bytes_max,
+                ceiling,
+            });
+        }
         let below = |name| LimitsError::BelowMinimum {
             name,
             value: 0,
@@ -196,8 +206,26 @@ mod tests {
             ..HistoryLimits::default()
         };
         assert_eq!(
-            limits.check().unwrap_err().to_string(),
+            limits.check(usize::MAX).unwrap_err().to_string(),
             "history messages of 0 is below the minimum of 1"
         );
+    }
+
+    #[test]
+    fn history_leaves_half_of_the_memory_to_others() {
+        let limits = HistoryLimits {
+            rules: vec![rule("*", Some(1))],
+            bytes_max: 501,
+        };
+        assert_eq!(limits.check(1_002), Ok(()));
+        assert_eq!(
+            limits.check(1_001).unwrap_err().to_string(),
+            "history_bytes of 501 exceeds the ceiling of 500"
+        );
+        let off = HistoryLimits {
+            rules: vec![],
+            ..limits
+        };
+        assert_eq!(off.check(0), Ok(()));
     }
 }

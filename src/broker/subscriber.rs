@@ -11,6 +11,7 @@ use std::{
 use super::{
     ended::{EndReason, Ended},
     figures::Arrival,
+    filters::Filters,
     lane::Lane,
     ledger::Ledger,
     mailbox::Mailbox,
@@ -18,16 +19,13 @@ use super::{
     queue::{BatchLimit, Taken},
     registry::Group,
 };
-use crate::{
-    message::{GroupName, Tag},
-    topic::TopicFilter,
-};
+use crate::message::{GroupName, Tag};
 
 /// One live reader of a filter.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) id: u64,
-    pub(crate) filter: TopicFilter,
+    pub(crate) filters: Filters,
     pub(crate) tags: Box<[Tag]>,
     pub(crate) group: Option<Arc<Group>>,
     /// When the group served this member last, in messages; 0 for never.

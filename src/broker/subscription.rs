@@ -11,10 +11,13 @@ use super::{
     Memory, Shared,
     ended::{EndReason, Ended, Lost},
     figures::Arrival,
+    filters::Filters,
+    mailbox::Mailbox,
     overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
     replay::{Beginning, Replay},
     subscriber::Subscriber,
+    topics::TopicState,
 };
 use crate::{
     cursor::{Cursor, StartAt},
@@ -26,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SubscribeOptions {
     /// Which topics.
-    pub filter: TopicFilter,
+    pub filters: Filters,
     /// With whom to share the work.
     pub group: Option<GroupName>,
     /// Only messages that carry one of these; empty means all.
@@ -46,7 +49,7 @@ impl SubscribeOptions {
     #[must_use]
     pub fn new(filter: TopicFilter) -> Self {
         Self {
-            filter,
+            filters: filter.into(),
             group: None,
             tags: Vec::new(),
             overflow: OverflowPolicy::default(),
@@ -71,6 +74,14 @@ pub enum SubscribeError {
     /// A group shares what comes, and has no past to share; the caller must ask for one or the other.
     #[error("a group can only start now")]
     GroupWithStart,
+    /// More filters than allowed; the caller must ask for fewer.
+    #[error("{filters} filters exceed the limit of {max}")]
+    TooManyFilters {
+        /// The number asked for.
+        filters: usize,
+        /// The limit.
+        max: usize,
+    },
     /// As many subscriptions as allowed are live; a retry helps once some have left.
     #[error("{max} subscriptions are live, which is the limit")]
     TooManySubscriptions {
@@ -110,6 +121,8 @@ pub struct Subscription {
     cursor: Option<Cursor>,
     /// Until it is done.
     replay: Option<Box<Replay>>,
+    /// If all that it is for are several topics: those that have not been seen to have ended.
+    unended: Option<Vec<Arc<TopicState>>>,
     is_watched: bool,
 }
 
@@ -126,8 +139,15 @@ impl Subscription {
             start,
             cursor: beginning.cursor,
             replay: beginning.replay,
+            unended: None,
             is_watched: false,
         }
+    }
+
+    /// Comes to its end once all these have.
+    pub(super) fn until_ended(mut self, topics: Vec<Arc<TopicState>>) -> Self {
+        self.unended = Some(topics);
+        self
     }
 
     /// The mailbox's bounds, as granted.
@@ -192,7 +212,25 @@ impl Subscription {
                 taken => return taken.map_ok(drop),
             }
         }
+        let taken = self.subscriber.poll_take(cx, limit, &mut into);
+        if taken.is_ready() || !self.have_all_ended() {
+            return taken;
+        }
+        // Nothing more will come, and what came until then may still wait.
+        let finish = |mailbox: &Mailbox| mailbox.finish(EndReason::TopicEnded);
+        self.subscriber.with_flushed(finish).wake();
         self.subscriber.poll_take(cx, limit, into)
+    }
+
+    /// Whether there were several topics, and all have ended. Each is asked until it has.
+    fn have_all_ended(&mut self) -> bool {
+        let Some(unended) = &mut self.unended else {
+            return false;
+        };
+        while unended.last().is_some_and(|topic| topic.look().ended) {
+            unended.pop();
+        }
+        unended.is_empty()
     }
 
     /// What was taken has been passed on.

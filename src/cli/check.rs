@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bytesize::ByteSize;
 use fanfare::{
     auth::{Action, AuthFile, Decision, Identity, Right, Rule, Rules},
+    broker::{Bounds, HistoryLimits, Retention},
     server::Server,
 };
 
@@ -19,8 +21,10 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Server::check(&config.server)
         .await
         .context("the configuration is not valid")?;
+    let kept = kept(&config.limits.history);
     let Some(path) = config.auth_file else {
         put("the configuration is valid; without --auth-file, anybody may do anything\n")?;
+        put(kept)?;
         return Ok(ExitCode::SUCCESS);
     };
     let (file, policy) = AuthFile::open(path).context("the configuration is not valid")?;
@@ -28,6 +32,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
         "the configuration is valid, and so is {}\n",
         file.path().display()
     ))?;
+    put(kept)?;
     let Some(user) = args.user else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -53,6 +58,31 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+/// What is kept for replay, a line for each rule; nothing if that is nothing.
+fn kept(history: &HistoryLimits) -> String {
+    if !history.is_on() {
+        return String::new();
+    }
+    let mut lines = String::new();
+    for Retention { filter, bounds } in &history.rules {
+        lines += &match bounds {
+            None => format!("a topic that `{filter}` matches keeps nothing for replay\n"),
+            Some(Bounds {
+                messages,
+                bytes,
+                age,
+            }) => format!(
+                "a topic that `{filter}` matches keeps its newest {messages} messages, {} at most, for {}\n",
+                ByteSize::b(*bytes as u64),
+                humantime::format_duration(*age),
+            ),
+        };
+    }
+    let all = ByteSize::b(history.bytes_max as u64);
+    lines
+        + &format!("the first rule that matches decides; all topics together keep {all} at most\n")
 }
 
 /// All that the rules give and take, a line each.

@@ -34,12 +34,18 @@ pub(super) fn message(message: &Received) -> Value {
     if let Some(key) = &message.key {
         put("key", key.as_str().into());
     }
+    if let Some(cursor) = &message.cursor {
+        put("cursor", cursor.to_string().into());
+    }
+    if message.end {
+        put("end", true.into());
+    }
     object.into()
 }
 
 /// What became of a message.
 pub(super) fn receipt(receipt: &Receipt) -> Value {
-    json!({
+    let mut outcome = json!({
         "id": receipt.id,
         "epoch": receipt.epoch.0,
         "sequence": receipt.sequence.0,
@@ -47,5 +53,9 @@ pub(super) fn receipt(receipt: &Receipt) -> Value {
         "delivered": receipt.delivered,
         "dropped": receipt.dropped,
         "displaced": receipt.displaced,
-    })
+    });
+    if let Some(cursor) = &receipt.cursor {
+        outcome["cursor"] = cursor.to_string().into();
+    }
+    outcome
 }

@@ -36,30 +36,53 @@ pub(super) async fn publish(args: PubArgs) -> anyhow::Result<ExitCode> {
     let client = connect(&args.connect).await?;
     let mut outcome = Outcome::new(args.format);
     match payload {
-        Some(payload) => outcome.publish(&client, message, payload).await?,
+        Some(payload) => {
+            let last = Message {
+                end: args.end,
+                ..message
+            };
+            outcome.publish(&client, last, payload).await?;
+        }
         None => {
-            // A line longer than any payload allowed would fill the memory for nothing.
-            let codec = AnyDelimiterCodec::new_with_max_length(
-                b"\n".to_vec(),
-                Vec::new(),
-                PAYLOAD_BYTES_CEILING,
-            );
-            let mut lines = FramedRead::new(tokio::io::stdin(), codec);
-            while let Some(line) = lines.next().await {
-                let published = async {
-                    let line = line.map_err(unreadable_line)?;
-                    outcome.publish(&client, message.clone(), line).await
-                };
-                if let Err(error) = published.await {
-                    // Whoever goes on from here has to know how far it went.
-                    outcome.sum_up(&args.topic);
-                    return Err(error);
-                }
+            let published = publish_lines(&mut outcome, &client, message, args.end).await;
+            if let Err(error) = published {
+                // Whoever goes on from here has to know how far it went.
+                outcome.sum_up(&args.topic);
+                return Err(error);
             }
         }
     }
     outcome.sum_up(&args.topic);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes each line of standard input. If the topic is to end, the last one says so, or an empty message
+/// where there is no line; so each waits for the next one.
+async fn publish_lines(
+    outcome: &mut Outcome,
+    client: &Client,
+    message: Message,
+    end: bool,
+) -> anyhow::Result<()> {
+    // A line longer than any payload allowed would fill the memory for nothing.
+    let codec =
+        AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), PAYLOAD_BYTES_CEILING);
+    let mut lines = FramedRead::new(tokio::io::stdin(), codec);
+    let mut held = None;
+    while let Some(line) = lines.next().await {
+        let line = line.map_err(unreadable_line)?;
+        let next = if end { held.replace(line) } else { Some(line) };
+        if let Some(line) = next {
+            outcome.publish(client, message.clone(), line).await?;
+        }
+    }
+    if end {
+        let last = Message { end, ..message };
+        outcome
+            .publish(client, last, held.unwrap_or_default())
+            .await?;
+    }
+    Ok(())
 }
 
 /// A file, or as much of it as shows that it is too large.

@@ -39,6 +39,7 @@ fn request(args: &SubArgs) -> anyhow::Result<Subscribe> {
     let mut request = Subscribe::new(filter)
         .tags(tags.collect::<Result<Vec<_>, _>>()?)
         .mailbox_capacity(args.mailbox_capacity)
+        .start_at(args.from.0)
         .overflow_policy(match args.overflow {
             OverflowArg::DropNewest => OverflowPolicy::DropNewest,
             OverflowArg::DropOldest => OverflowPolicy::DropOldest,
@@ -53,7 +54,7 @@ fn request(args: &SubArgs) -> anyhow::Result<Subscribe> {
     Ok(request)
 }
 
-/// Prints until the count is reached or the subscription ends with an error.
+/// Prints until the count is reached, the topic ends, or the subscription ends with an error.
 async fn print(mut subscription: Subscription, args: &SubArgs) -> anyhow::Result<()> {
     let mut left = args.count;
     while let Some(event) = subscription.next().await {
@@ -66,10 +67,12 @@ async fn print(mut subscription: Subscription, args: &SubArgs) -> anyhow::Result
                 }
             }
             Event::Missed(count) => tell(format_args!("missed {count} messages: fell behind")),
+            Event::Gap(gap) => tell(format_args!("missed {gap}: no longer kept")),
             Event::Resubscribed { gap, .. } => tell(format_args!("subscribed again: missed {gap}")),
         }
     }
-    anyhow::bail!("the subscription ended")
+    tell("the topic has ended");
+    Ok(())
 }
 
 fn put_message(message: &Received, format: Format) -> io::Result<()> {

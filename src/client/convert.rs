@@ -5,6 +5,7 @@ use std::{fmt::Display, str::FromStr, time::SystemTime};
 use bytes::Bytes;
 
 use crate::{
+    cursor::Cursor,
     message::{AttributeName, Attributes, Epoch, Key, Message, Sequence, Tag},
     topic::Topic,
     wire::pb,
@@ -27,6 +28,8 @@ pub struct Receipt {
     pub dropped: u32,
     /// How many older messages were lost to make room for it.
     pub displaced: u64,
+    /// From where a subscriber that got it can go on; `None` if its topic has no history.
+    pub cursor: Option<Cursor>,
 }
 
 /// A message as a subscription delivers it.
@@ -50,6 +53,10 @@ pub struct Received {
     pub sequence: Sequence,
     /// When the broker accepted it, by the broker's clock.
     pub published_at: SystemTime,
+    /// From where to go on after it; `None` if its topic has no history.
+    pub cursor: Option<Cursor>,
+    /// Whether it is its topic's last message.
+    pub end: bool,
 }
 
 /// A part of a response that the contract does not allow. The defect is the broker's.
@@ -83,6 +90,7 @@ impl From<Message> for pb::PublishRequest {
             id: text(message.id.as_ref().map(|id| id.as_str())),
             payload: message.payload,
             text: String::new(),
+            end: message.end,
         }
     }
 }
@@ -97,6 +105,8 @@ impl From<pb::PublishResponse> for Receipt {
             delivered: response.delivered,
             dropped: response.dropped,
             displaced: response.displaced,
+            // A receipt is worth more than a cursor that no broker may send.
+            cursor: response.cursor.parse().ok(),
         }
     }
 }
@@ -135,6 +145,8 @@ impl TryFrom<pb::SubscribeResponse> for Received {
             id: response.id,
             epoch: Epoch(response.epoch),
             sequence: Sequence(response.sequence),
+            cursor: parse_optional("cursor", &response.cursor)?,
+            end: response.end,
         })
     }
 }
@@ -183,6 +195,14 @@ mod tests {
             },
             "attributes",
             "attribute name is empty",
+        );
+        check(
+            pb::SubscribeResponse {
+                cursor: "x".into(),
+                ..response()
+            },
+            "cursor",
+            "cursor is malformed: it is to be given back as it came",
         );
         check(
             pb::SubscribeResponse {

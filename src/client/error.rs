@@ -125,6 +125,12 @@ pub enum PublishError {
         /// The answer.
         status: Status,
     },
+    /// The topic has ended: its last message has been published. A retry does not help.
+    #[error("the topic takes no more: {}", said(.status))]
+    TopicEnded {
+        /// The answer.
+        status: Status,
+    },
     /// The message passes a limit, such as the payload's. A retry helps only if `retry_after` is set.
     #[error("the message passes a limit of the broker: {}", said(.status))]
     LimitExceeded {
@@ -145,7 +151,7 @@ impl PublishError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Invalid { .. } => false,
+            Self::Invalid { .. } | Self::TopicEnded { .. } => false,
             Self::LimitExceeded { retry_after, .. } => retry_after.is_some(),
             Self::Call(error) => error.is_retryable(),
         }

@@ -6,7 +6,10 @@
 
 use std::fmt;
 
-use crate::message::{Epoch, Sequence};
+use crate::{
+    cursor,
+    message::{Epoch, Sequence},
+};
 
 /// Where a topic stood when a subscription to it went live: the first message comes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(super) struct Account {
     all: bool,
     /// Messages received and misses told since.
     settled: u64,
+    /// Whether it was to begin with what had been published before, and nothing of that has come yet.
+    is_awaited: bool,
 }
 
 impl Account {
@@ -62,6 +67,39 @@ impl Account {
             start,
             all,
             settled: 0,
+            is_awaited: false,
+        }
+    }
+
+    /// The account of a life that began with what had been published before.
+    pub(super) fn with_replay(start: Option<Start>, all: bool) -> Self {
+        Self {
+            is_awaited: true,
+            ..Self::new(start, all)
+        }
+    }
+
+    /// Counts a message.
+    pub(super) fn receive(&mut self, epoch: Epoch, sequence: Sequence) {
+        if std::mem::take(&mut self.is_awaited)
+            && let Some(start) = &mut self.start
+            && start.epoch == epoch
+            && sequence <= start.head
+        {
+            // All that follows the first message is accounted for.
+            start.head = Sequence(sequence.0.saturating_sub(1));
+        }
+        self.settle(1);
+    }
+
+    /// Counts what was told to be no longer kept.
+    pub(super) fn give_up(&mut self, gone: cursor::Gap) {
+        if self.is_awaited {
+            // It comes before the first message, and so before the account.
+        } else if gone.at_least {
+            self.start = None;
+        } else {
+            self.settle(gone.missing);
         }
     }
 
@@ -78,7 +116,7 @@ impl Account {
     }
 
     fn gap(&self, next: Option<Start>) -> Gap {
-        let (Some(then), Some(now)) = (self.start, next) else {
+        let (Some(then), Some(now), false) = (self.start, next, self.is_awaited) else {
             return Gap::Unknown;
         };
         if then.epoch != now.epoch {
@@ -135,6 +173,36 @@ mod tests {
         account.settle(5);
         assert_eq!(account.resume(at(1, 25)), Gap::Exactly(10));
         assert_eq!(account.resume(at(1, 25)), Gap::None);
+    }
+
+    #[test]
+    fn what_was_replayed_counts_from_its_first_message() {
+        let replaying = || Account::with_replay(at(1, 10), true);
+        let receive = |account: &mut Account, sequences: std::ops::RangeInclusive<u64>| {
+            sequences.for_each(|sequence| account.receive(Epoch(1), Sequence(sequence)));
+        };
+        let mut account = replaying();
+        assert_eq!(account.resume(at(1, 12)), Gap::Unknown, "nothing had come");
+        let mut account = replaying();
+        account.give_up(cursor::Gap::exactly(3));
+        receive(&mut account, 4..=7);
+        assert_eq!(account.resume(at(1, 12)), Gap::Exactly(5));
+        let mut account = replaying();
+        receive(&mut account, 4..=5);
+        account.give_up(cursor::Gap::exactly(2));
+        receive(&mut account, 8..=12);
+        assert_eq!(account.resume(at(1, 12)), Gap::None);
+        let mut account = replaying();
+        receive(&mut account, 11..=12);
+        assert_eq!(
+            account.resume(at(1, 13)),
+            Gap::Exactly(1),
+            "nothing was kept"
+        );
+        let mut account = replaying();
+        receive(&mut account, 4..=5);
+        account.give_up(cursor::Gap::at_least(1));
+        assert_eq!(account.resume(at(1, 13)), Gap::Unknown);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One life of a subscription: from the request, over one connection, to its end.
 
 use std::{
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -67,7 +68,8 @@ pub(super) struct Live {
 
 /// Why a life ended, and the misses that its trailers told.
 pub(super) struct End {
-    pub(super) error: SubscribeError,
+    /// `None` at the end of the topic.
+    pub(super) error: Option<SubscribeError>,
     pub(super) missed: u64,
 }
 
@@ -116,12 +118,10 @@ impl Live {
             Poll::Ready(Some(Err(status))) => {
                 let missed = number(status.metadata(), metadata::MISSED).unwrap_or_default();
                 let error = connection.errors().subscription_end(status);
+                let error = Some(error);
                 return Poll::Ready(Err(End { error, missed }));
             }
-            Poll::Ready(None) => {
-                let source = TransportError::ended();
-                CallError::ConnectionLost { source }.into()
-            }
+            Poll::Ready(None) => return Poll::Ready(Err(self.ended_well())),
             Poll::Pending => match &mut self.silence {
                 None => return Poll::Pending,
                 Some(silence) => {
@@ -131,7 +131,26 @@ impl Live {
                 }
             },
         };
+        let error = Some(error);
         Poll::Ready(Err(End { error, missed: 0 }))
+    }
+
+    /// A stream that ends with OK: with its topic, or by something between that knows no better.
+    fn ended_well(&mut self) -> End {
+        let trailers =
+            pin!(self.responses.trailers()).poll(&mut Context::from_waker(Waker::noop()));
+        let trailers = match trailers {
+            Poll::Ready(Ok(Some(trailers))) => trailers,
+            _ => MetadataMap::new(),
+        };
+        let has_ended = trailers
+            .get(metadata::TOPIC_ENDED)
+            .is_some_and(|v| v == "true");
+        let source = TransportError::ended();
+        End {
+            error: (!has_ended).then(|| CallError::ConnectionLost { source }.into()),
+            missed: number(&trailers, metadata::MISSED).unwrap_or_default(),
+        }
     }
 
     /// Whether it was a success, as these things go.

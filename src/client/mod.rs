@@ -22,6 +22,7 @@
 //!     match event? {
 //!         Event::Message(order) => println!("{:?}", order.payload),
 //!         Event::Missed(count) => println!("fell behind and lost {count}"),
+//!         Event::Gap(gap) => println!("{gap} no longer kept"),
 //!         Event::Resubscribed { gap, .. } => println!("was away, lost {gap}"),
 //!     }
 //! }

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     message::{Key, Message, Tag},
-    wire::frame::{PREFIX_BYTES, put_attribute, put_length, put_text},
+    wire::frame::{PREFIX_BYTES, put_attribute, put_length, put_text, put_varint},
 };
 
 /// What a chunk holds before the next one begins: a few HTTP/2 frames, so that neither buffers nor writes
@@ -29,6 +29,7 @@ mod field {
     pub(super) const TAG: u32 = 4;
     pub(super) const KEY: u32 = 5;
     pub(super) const ID: u32 = 6;
+    pub(super) const END: u32 = 8;
 }
 
 /// What has been encoded and not been taken by the connection yet.
@@ -109,6 +110,9 @@ fn put_fields(out: &mut BytesMut, message: &Message) {
     if let Some(id) = &message.id {
         put_text(out, field::ID, id.as_str());
     }
+    if message.end {
+        put_varint(out, field::END, 1);
+    }
 }
 
 #[cfg(test)]
@@ -129,8 +133,15 @@ mod tests {
             Just(PAYLOAD_BYTES_COPIED_MAX),
             30_000usize..70_000
         ];
-        (attributes, optional(), optional(), optional(), size).prop_map(
-            |(attributes, tag, key, id, size)| Message {
+        (
+            attributes,
+            optional(),
+            optional(),
+            optional(),
+            size,
+            any::<bool>(),
+        )
+            .prop_map(|(attributes, tag, key, id, size, end)| Message {
                 topic: "räume.küche".parse().unwrap(),
                 payload: vec![b'x'; size].into(),
                 attributes: attributes
@@ -140,9 +151,8 @@ mod tests {
                 tag: tag.map(|text| text.parse().unwrap()),
                 key: key.map(|text| text.parse().unwrap()),
                 id: id.map(|text| text.parse().unwrap()),
-                end: false,
-            },
-        )
+                end,
+            })
     }
 
     /// What a broker reads.
@@ -165,6 +175,7 @@ mod tests {
                 key: request.key,
                 id: request.id,
                 text: request.text,
+                end: request.end,
             });
         }
         requests

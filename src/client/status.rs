@@ -80,6 +80,7 @@ impl ErrorMap<'_> {
                 field: invalid_field(&status),
                 status,
             },
+            Some(Code::FailedPrecondition) => PublishError::TopicEnded { status },
             Some(Code::ResourceExhausted) => PublishError::LimitExceeded {
                 retry_after: retry_after(&status),
                 status,
@@ -210,6 +211,12 @@ mod tests {
             (
                 Code::InvalidArgument,
                 "the broker does not take the message: no",
+                false,
+                false,
+            ),
+            (
+                Code::FailedPrecondition,
+                "the topic takes no more: no",
                 false,
                 false,
             ),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    cursor::StartAt,
     message::{GroupName, Tag},
     topic::{Topic, TopicFilter},
     wire::pb,
@@ -46,6 +47,7 @@ pub struct Subscribe {
     overflow_policy: OverflowPolicy,
     mailbox_capacity: u32,
     heartbeat_interval: Option<Duration>,
+    start: StartAt,
 }
 
 impl Subscribe {
@@ -59,6 +61,7 @@ impl Subscribe {
             overflow_policy: OverflowPolicy::default(),
             mailbox_capacity: 0,
             heartbeat_interval: None,
+            start: StartAt::Now,
         }
     }
 
@@ -101,6 +104,19 @@ impl Subscribe {
         self
     }
 
+    /// Where the subscription starts in what the broker keeps; [`StartAt::Now`] by default. A group can
+    /// only start now. When the subscription comes back after its connection broke, it starts now, and
+    /// tells what was lost.
+    #[must_use]
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    pub(super) fn starts_now(&self) -> bool {
+        self.start.is_now()
+    }
+
     pub(super) fn heartbeat(&self) -> Option<Duration> {
         self.heartbeat_interval
     }
@@ -123,8 +139,28 @@ impl Subscribe {
             mailbox_capacity: self.mailbox_capacity,
             heartbeat_interval: self.heartbeat_interval.map(wire_duration),
             text: false,
+            start_at: wire_start(self.start),
         }
     }
+
+    /// The request of a subscription that was live before.
+    pub(super) fn request_again(&self) -> pb::SubscribeRequest {
+        pb::SubscribeRequest {
+            start_at: None,
+            ..self.request()
+        }
+    }
+}
+
+fn wire_start(start: StartAt) -> Option<pb::subscribe_request::StartAt> {
+    use pb::subscribe_request::StartAt as Wire;
+    Some(match start {
+        StartAt::Now => return None,
+        StartAt::All => Wire::StartAll(true),
+        StartAt::Last(count) => Wire::StartLast(count),
+        StartAt::After(cursor) => Wire::StartAfter(cursor.to_string()),
+        StartAt::Since(time) => Wire::StartSince(time.into()),
+    })
 }
 
 /// What the wire cannot hold is far past what the broker grants: it refuses either.
@@ -169,6 +205,7 @@ mod tests {
             .overflow_policy(OverflowPolicy::Disconnect)
             .mailbox_capacity(7)
             .heartbeat_interval(Duration::from_millis(5_500))
+            .start_at(StartAt::Last(9))
             .request();
         let expected = pb::SubscribeRequest {
             topic: "a.>".into(),
@@ -181,6 +218,7 @@ mod tests {
                 nanos: 500_000_000,
             }),
             text: false,
+            start_at: Some(pb::subscribe_request::StartAt::StartLast(9)),
         };
         assert_eq!(request, expected);
     }

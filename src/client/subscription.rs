@@ -24,7 +24,7 @@ use super::{
     live::{End, Facts, Live},
     subscribe::Subscribe,
 };
-use crate::wire::pb;
+use crate::{cursor, wire::pb};
 
 /// What a [`Subscription`] yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub enum Event {
     /// So many messages were lost at the broker since the event before, because the application
     /// reads too slowly. Told as early as possible: older messages may still follow.
     Missed(u64),
+    /// What was asked for by [`Subscribe::start_at`], or stood in line to be replayed, and is no longer
+    /// kept. Told before the next of these messages.
+    Gap(cursor::Gap),
     /// The connection broke and the subscription is live again; every message that follows was
     /// published after that.
     Resubscribed {
@@ -44,8 +47,9 @@ pub enum Event {
     },
 }
 
-/// A live subscription: a [`Stream`] of [`Event`]s, without end unless an error ends it. Dropping it
-/// unsubscribes.
+/// A live subscription: a [`Stream`] of [`Event`]s, without end unless an error or the topic's own end ends
+/// it: then it yields nothing more, and all that was left of the topic has been yielded or told as missed.
+/// Dropping it unsubscribes.
 ///
 /// When its connection breaks, it resubscribes until it succeeds, and yields
 /// [`Event::Resubscribed`]; only what the application must decide is yielded as an error, once, and
@@ -57,7 +61,7 @@ pub struct Subscription {
     connection: Arc<Connection>,
     subscribe: Subscribe,
     state: State,
-    /// What one response or end came to, in order; at most two.
+    /// What one response or end came to, in order; at most three.
     ready: VecDeque<Event>,
     facts: Facts,
     account: Account,
@@ -88,7 +92,11 @@ impl Subscription {
         let (facts, live) = opening.await?;
         Ok(Self {
             connection,
-            account: Account::new(facts.start, subscribe.takes_all()),
+            account: if subscribe.starts_now() {
+                Account::new(facts.start, subscribe.takes_all())
+            } else {
+                Account::with_replay(facts.start, subscribe.takes_all())
+            },
             subscribe,
             state: State::Live(Box::new(live)),
             ready: VecDeque::with_capacity(2),
@@ -97,7 +105,7 @@ impl Subscription {
         })
     }
 
-    /// The next event; `None` once an error has been yielded. Loses nothing if it is dropped while it
+    /// The next event; `None` once an error has been yielded, or when the topic has ended. Loses nothing if it is dropped while it
     /// waits.
     pub async fn next(&mut self) -> Option<Result<Event, SubscribeError>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
@@ -112,12 +120,17 @@ impl Subscription {
     /// Turns a response into the events that it stands for.
     fn take(&mut self, response: pb::SubscribeResponse) {
         self.tell_missed(response.missed);
+        if let Some(pb::Gap { missing, at_least }) = response.gap {
+            let gap = cursor::Gap { missing, at_least };
+            self.account.give_up(gap);
+            self.ready.push_back(Event::Gap(gap));
+        }
         if response.sequence == 0 {
             return;
         }
         match Received::try_from(response) {
             Ok(message) => {
-                self.account.settle(1);
+                self.account.receive(message.epoch, message.sequence);
                 self.ready.push_back(Event::Message(message));
             }
             Err(malformed) => self.state = State::Failed(malformed.into()),
@@ -146,7 +159,7 @@ impl Subscription {
     fn reopen(&mut self) {
         self.state = State::Opening(Box::pin(Live::open(
             Arc::clone(&self.connection),
-            self.subscribe.request(),
+            self.subscribe.request_again(),
             self.subscribe.heartbeat(),
         )));
     }
@@ -176,7 +189,10 @@ impl Stream for Subscription {
                             this.failures = 0;
                         }
                         this.tell_missed(missed);
-                        this.fail(error);
+                        match error {
+                            Some(error) => this.fail(error),
+                            None => this.state = State::Ended,
+                        }
                     }
                 },
                 State::Waiting(delay) => {

@@ -13,6 +13,7 @@ use humantime::Duration;
 use super::{
     access_args::{AccessArgs, CheckArgs, TokenArgs},
     commands::{BenchArgs, HealthArgs, PubArgs, SubArgs, TopArgs},
+    history_args::HistoryArgs,
 };
 
 /// A standalone, topic-based gRPC publish/subscribe broker.
@@ -162,6 +163,8 @@ pub(crate) struct ServeArgs {
     /// The bound in bytes on all mailboxes together, a message counted in each that it waits in
     #[arg(long, env = "BROKER_BUFFERED_BYTES_MAX", value_name = "SIZE", value_parser = size, help_heading = "Subscriptions", default_value_t = bytes(limits::BUFFERED_BYTES_MAX))]
     pub(crate) buffered_bytes_max: ByteSize,
+    #[command(flatten)]
+    pub(crate) history: HistoryArgs,
     /// The most live subscriptions
     #[arg(long, env = "BROKER_SUBSCRIPTIONS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::SUBSCRIPTIONS_MAX)]
     pub(crate) subscriptions_max: usize,
@@ -171,6 +174,9 @@ pub(crate) struct ServeArgs {
     /// The most tags that one subscriber may ask for
     #[arg(long, env = "BROKER_TAGS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::TAGS_MAX)]
     pub(crate) tags_max: usize,
+    /// The most filters that one subscriber may ask for
+    #[arg(long, env = "BROKER_FILTERS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::FILTERS_MAX)]
+    pub(crate) filters_max: usize,
     /// The shortest heartbeat interval that a subscriber may ask for
     #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MIN", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.start()))]
     pub(crate) heartbeat_interval_min: Duration,

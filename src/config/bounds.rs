@@ -7,9 +7,9 @@ use humantime::Duration;
 use super::ServeArgs;
 
 /// Far above any use, and far below where arithmetic with them could overflow.
-const SIZE_MAX: ByteSize = ByteSize::tib(1);
-const COUNT_MAX: usize = 100_000_000;
-const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const SIZE_MAX: ByteSize = ByteSize::tib(1);
+pub(super) const COUNT_MAX: usize = 100_000_000;
+pub(super) const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
 
 impl ServeArgs {
     /// Whether every value is one that can be meant.
@@ -19,6 +19,7 @@ impl ServeArgs {
             ("memory_budget", self.memory_budget),
             ("buffered_bytes_max", self.buffered_bytes_max),
             ("receiving_bytes_max", self.receiving_bytes_max),
+            ("history_bytes", self.history.history_bytes),
         ];
         for (name, size) in sizes {
             anyhow::ensure!(size <= SIZE_MAX, "{name} of {size} exceeds {SIZE_MAX}");
@@ -31,6 +32,7 @@ impl ServeArgs {
                 self.subscriptions_per_connection_max,
             ),
             ("tags_max", self.tags_max),
+            ("filters_max", self.filters_max),
             ("idle_topics_max", self.idle_topics_max),
             ("connections_max", self.connections_max),
             ("guesses_max", self.access.guesses_max as usize),
@@ -73,6 +75,7 @@ impl ServeArgs {
                 self.connections_per_address_max > 0,
             ),
             ("handshakes_max", self.handshakes_max > 0),
+            ("filters_max", self.filters_max > 0),
             (
                 "subscriptions_per_connection_max",
                 self.subscriptions_per_connection_max > 0,

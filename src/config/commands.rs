@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use fanfare::client::{ClientOptions, Identity, TlsOptions};
 use humantime::Duration;
 
-use super::args::size;
+use super::{args::size, history_args::From};
 
 /// How to reach a broker.
 #[derive(Debug, Args)]
@@ -117,6 +117,9 @@ pub(crate) struct PubArgs {
     /// The message's id; without it, the broker chooses one
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
+    /// This is the topic's last message, or of several lines the last one is: subscriptions to the topic end
+    #[arg(long)]
+    pub(crate) end: bool,
     /// How the outcome is shown
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: OutcomeFormat,
@@ -127,11 +130,15 @@ pub(crate) struct PubArgs {
 /// Prints the messages of a topic or filter as they come
 ///
 /// Payloads go to stdout, everything else to stderr. Reconnects by itself. Exits with 0 after
-/// `--count` messages, with 124 when `--timeout` ran out first, with 130 on Ctrl-C.
+/// `--count` messages or at the topic's end, with 124 when `--timeout` ran out first, with 130 on Ctrl-C.
 #[derive(Debug, Args)]
 pub(crate) struct SubArgs {
     /// A topic, or a filter: `*` stands for one token, a final `>` for one or more
     pub(crate) filter: String,
+    /// Where to start in what the broker keeps: now, all, last:N, since:TIME (10m, or
+    /// 2026-11-20T15:00:00Z), or after the message with this cursor
+    #[arg(long, value_name = "START", default_value = "now")]
+    pub(crate) from: From,
     /// Exits after this many messages
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,

@@ -6,14 +6,12 @@ mod access_args;
 mod args;
 mod bounds;
 mod commands;
+mod history_args;
 
 use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::ensure;
-use fanfare::{
-    broker::{HistoryLimits, Limits},
-    server::ServerConfig,
-};
+use fanfare::{broker::Limits, server::ServerConfig};
 
 pub(crate) use self::{
     access_args::{CheckArgs, TokenArgs},
@@ -58,7 +56,8 @@ impl TryFrom<ServeArgs> for Config {
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
             tags_max: args.tags_max,
-            history: HistoryLimits::default(),
+            filters_max: args.filters_max,
+            history: args.history.limits(),
         };
         limits.check()?;
         let request_bytes = limits.message_bytes_max() as u64;

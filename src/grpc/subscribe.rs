@@ -21,7 +21,7 @@ use crate::{
     },
     wire::{
         Subscribe,
-        frame::{Form, put_delivery, put_heartbeat, put_missed, put_missed_before},
+        frame::{Form, put_delivery, put_gap, put_heartbeat, put_missed, put_missed_before},
         pb::SubscribeRequest,
     },
 };
@@ -89,7 +89,13 @@ impl Format for Form {
         }
     }
 
-    fn put_gap(&self, _: &mut BytesMut, _: Gap) {}
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
+        match self {
+            // Its clients know payloads alone, and ask for nothing that could be gone.
+            Self::PayloadOnly => {}
+            Self::Full | Self::Text => put_gap(out, gap),
+        }
+    }
 
     /// The reference's clients know no heartbeat, and cannot ask for one.
     fn put_heartbeat(&self, out: &mut BytesMut) {

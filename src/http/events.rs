@@ -37,7 +37,7 @@ use super::{
     query::{Route, Seen, StreamQuery},
 };
 use crate::{
-    broker::{Encoding, EndReason},
+    broker::{Encoding, EndReason, Filters},
     cursor::{Cursor, Gap},
     message::{Delivery, DeliveryRef},
     service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest, trace},
@@ -90,7 +90,7 @@ fn open(
         query.go_on(seen);
     }
     let form = EventForm::of(&query);
-    let Ok([filter]) = <[_; 1]>::try_from(query.take_topics()) else {
+    let Some(filters) = Filters::new(query.take_topics()) else {
         let reason = "say what to subscribe to, such as topic=orders.*";
         return Err(InvalidField::new("topic", reason).into());
     };
@@ -99,7 +99,7 @@ fn open(
         permit,
         heartbeat_interval: query.heartbeat,
         heartbeat_interval_default: Some(api.heartbeat_interval),
-        options: query.into_options(filter),
+        options: query.into_options(filters),
         deadline: None,
     };
     let (mut stream, lifeline) = LiveStream::open(&api.service, share, request, form)?;

@@ -24,6 +24,7 @@ use crate::{
     cursor::Gap,
     message::{Delivery, DeliveryRef},
     service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest, trace},
+    topic::TopicFilter,
 };
 
 pub(super) async fn messages(
@@ -46,7 +47,7 @@ fn open(
 ) -> Result<Response, HttpError> {
     let permit = api.service.permit(headers, share)?;
     let query = StreamQuery::parse(Route::Messages, query)?;
-    let filter = parse("topic", &super::path_topic(filter)?)?;
+    let filter: TopicFilter = parse("topic", &super::path_topic(filter)?)?;
     let form = Lines {
         base64: query.wants_base64(),
     };
@@ -55,7 +56,7 @@ fn open(
         permit,
         heartbeat_interval: query.heartbeat,
         heartbeat_interval_default: None,
-        options: query.into_options(filter),
+        options: query.into_options(filter.into()),
         deadline: None,
     };
     let (stream, lifeline) = LiveStream::open(&api.service, share, request, form)?;

@@ -107,7 +107,7 @@ impl Allowed {
 }
 
 /// What scripts may read of an answer beside what they always may: gRPC-Web's status, and what we say.
-const EXPOSED: [HeaderName; 9] = [
+const EXPOSED: [HeaderName; 10] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
@@ -115,6 +115,7 @@ const EXPOSED: [HeaderName; 9] = [
     HeaderName::from_static(metadata::MAILBOX_BYTES),
     HeaderName::from_static(metadata::EPOCH),
     HeaderName::from_static(metadata::HEAD_SEQUENCE),
+    HeaderName::from_static(metadata::CURSOR),
     HeaderName::from_static(metadata::MISSED),
     header::RETRY_AFTER,
 ];

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Display, str::FromStr, time::Duration};
 
 use crate::{
     auth::Secret,
-    broker::{OverflowPolicy, SubscribeOptions},
+    broker::{Arrival, Filters, OverflowPolicy, SubscribeOptions},
     cursor::{Cursor, StartAt},
     message::{GroupName, Tag},
     topic::TopicFilter,
@@ -157,14 +157,15 @@ impl StreamQuery {
     }
 
     /// What the domain is asked for.
-    pub(super) fn into_options(self, filter: TopicFilter) -> SubscribeOptions {
+    pub(super) fn into_options(self, filters: Filters) -> SubscribeOptions {
         SubscribeOptions {
             group: self.group,
             tags: self.tags,
             overflow: self.overflow.unwrap_or_default(),
             mailbox_capacity: self.mailbox,
             start: self.start.unwrap_or_default(),
-            ..SubscribeOptions::new(filter)
+            filters,
+            arrival: Arrival::default(),
         }
     }
 }

@@ -77,6 +77,8 @@ pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The stall clock's steps: a stalled reader is ended within its timeout and one step.
 pub(super) const STALL_TICKS: u32 = 10;
+/// How exact the age of what is kept for replay is.
+pub(super) const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the front door needs to know.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! they take and not the work. So this watches the frames' headers as they pass, 9 bytes each, and lets a
 //! connection have [`CONTROL_FRAMES_PER_SECOND`] of such frames, beside those that it is owed: a peer
 //! that is sent much has windows to open and round trips to measure, and gets [`credit`](Credit::grant).
+//! It also sees when a connection begins to be sent large frames, from which time on it takes more memory.
 //! Invariant: no byte is changed, and none is kept.
 //!
 //! Knows no meaning of a frame beyond its header: whatever is malformed, `h2` finds.
@@ -26,6 +27,7 @@ use tokio::{
 };
 
 use super::sniff::PREFACE;
+use crate::broker::{Held, Memory};
 
 /// Control frames that a connection may send for ever. The busiest clients known send a PING for each
 /// round trip in which they were sent something, which is what credit is for.
@@ -39,6 +41,12 @@ const FRAME_MICROS: u64 = 1_000_000 / CONTROL_FRAMES_PER_SECOND;
 const FRAMES_PER_PART: u64 = 4;
 /// Beside those, one for so many bytes: windows are opened for much less than a frame at times.
 const BYTES_PER_FRAME: usize = 256;
+
+/// From a frame of so many bytes on, `h2` reads into buffers for the largest.
+const LARGE_FRAME_BYTES: usize = 4 * 1024;
+/// What a connection takes more once it was sent a large frame: two buffers for frames of 16 KiB, with what
+/// is left over in each, and the table of frames that wait to be taken; as measured, rounded up.
+const LARGE_FRAMES_BYTES: usize = 112 * 1024;
 
 const HEADER_BYTES: usize = 9;
 /// DATA of fewer bytes than gRPC's own prefix moves nothing on.
@@ -85,11 +93,14 @@ pub(super) struct FrameGuard<S> {
     /// Control frames that may still come.
     left: u64,
     filled_at: Instant,
+    memory: Arc<Memory>,
+    /// From the first large frame on.
+    held: Option<Held>,
 }
 
 impl<S> FrameGuard<S> {
     /// Watches a stream that begins with HTTP/2's preface, which is no frame.
-    pub(super) fn new(stream: S, credit: Credit) -> Self {
+    pub(super) fn new(stream: S, credit: Credit, memory: Arc<Memory>) -> Self {
         Self {
             stream,
             credit,
@@ -98,6 +109,8 @@ impl<S> FrameGuard<S> {
             payload_bytes: PREFACE.len(),
             left: CONTROL_FRAMES_BURST,
             filled_at: Instant::now(),
+            memory,
+            held: None,
         }
     }
 
@@ -120,6 +133,11 @@ impl<S> FrameGuard<S> {
             self.payload_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
             self.header_bytes = 0;
             count += u64::from(is_control(kind, flags, self.payload_bytes));
+            if self.payload_bytes >= LARGE_FRAME_BYTES {
+                let memory = &self.memory;
+                self.held
+                    .get_or_insert_with(|| memory.hold(LARGE_FRAMES_BYTES));
+            }
         }
     }
 
@@ -210,11 +228,15 @@ mod tests {
 
     const PING: u8 = 6;
 
+    fn memory() -> Arc<Memory> {
+        Arc::new(Memory::new(1 << 30))
+    }
+
     #[track_caller]
     fn check(frames: &[Vec<u8>], expected: u64) {
         let bytes = [PREFACE, &frames.concat()].concat();
         for size in 1..=bytes.len() {
-            let mut guard = FrameGuard::new((), Credit::default());
+            let mut guard = FrameGuard::new((), Credit::default(), memory());
             let count: u64 = bytes.chunks(size).map(|part| guard.count(part)).sum();
             assert_eq!(count, expected, "in parts of {size}");
         }
@@ -235,7 +257,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_and_then_so_many_frames_a_second() {
-        let mut guard = FrameGuard::new((), Credit::default());
+        let mut guard = FrameGuard::new((), Credit::default(), memory());
         assert!(guard.take(CONTROL_FRAMES_BURST));
         tokio::time::advance(Duration::from_millis(500)).await;
         assert!(guard.take(CONTROL_FRAMES_PER_SECOND / 2));
@@ -250,7 +272,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_is_sent_much_may_say_more() {
         let credit = Credit::default();
-        let mut guard = FrameGuard::new((), credit.clone());
+        let mut guard = FrameGuard::new((), credit.clone(), memory());
         assert!(guard.take(CONTROL_FRAMES_BURST));
         credit.grant(0);
         assert!(guard.take(FRAMES_PER_PART));
@@ -260,5 +282,21 @@ mod tests {
             "and no more than that at once"
         );
         assert!(!guard.take(1));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_sent_a_large_frame_counts_for_more() {
+        let memory = memory();
+        let mut guard = FrameGuard::new((), Credit::default(), Arc::clone(&memory));
+        guard.count(PREFACE);
+        guard.count(&frame(DATA, 0, 255));
+        assert_eq!(memory.used(), 0);
+        for _ in 0..2 {
+            guard.count(&[0, 0x10, 0, DATA, 0, 0, 0, 0, 1]);
+            guard.count(&[0; LARGE_FRAME_BYTES]);
+            assert_eq!(memory.used(), LARGE_FRAMES_BYTES);
+        }
+        drop(guard);
+        assert_eq!(memory.used(), 0);
     }
 }

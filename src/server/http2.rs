@@ -40,7 +40,8 @@ where
     T: AsyncWrite + Unpin + Send + 'static,
 {
     let credit = Credit::default();
-    let stream = FrameGuard::new(stream, credit.clone());
+    let memory = Arc::clone(context.pubsub.broker.memory());
+    let stream = FrameGuard::new(stream, credit.clone(), memory);
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
     Ok(serve(
@@ -69,7 +70,15 @@ where
         {
             let mut serving = pin!(try_serve(&mut connection, &credit, &context, &share));
             let served = poll_fn(|cx| {
-                let served = serving.as_mut().poll(cx);
+                let mut gathered = outgoing.gathered_bytes();
+                let mut served = serving.as_mut().poll(cx);
+                // So much that a stream may have filled its buffer, which has room again: one write is to
+                // take it all.
+                while served.is_pending()
+                    && outgoing.gathers(&mut gathered, config::SEND_BUFFER_BYTES)
+                {
+                    served = serving.as_mut().poll(cx);
+                }
                 match outgoing.poll_pass_on(cx) {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Write(error))),
                     _ => served.map_err(Error::Protocol),

@@ -21,7 +21,14 @@ mod tls;
 mod transport;
 mod workers;
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::Router;
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify, time::Instant};
@@ -275,7 +282,8 @@ async fn keep_tls_current(context: &Context, watch: Option<Watch>, reload: &Relo
     }
 }
 
-/// Gives the broker its clock: the steps by which stalled readers end and idle topics are forgotten.
+/// Gives the broker its clock: the steps by which stalled readers end, idle topics are forgotten, and what
+/// was kept for long enough is given up.
 async fn keep_time(broker: &Broker, context: &Context) {
     let every = |period: Duration| {
         let mut interval = tokio::time::interval(period.max(Duration::from_millis(1)));
@@ -284,6 +292,8 @@ async fn keep_time(broker: &Broker, context: &Context) {
     };
     let mut stall = every(context.config.stall_timeout / STALL_TICKS);
     let mut age = every(context.config.topic_idle_timeout);
+    let mut expiry = every(EXPIRY_INTERVAL);
+    let keeps_history = broker.limits().history.is_on();
     let mut relief = pin!(tokio::time::sleep(RELIEF_INTERVAL));
     loop {
         tokio::select! {
@@ -304,6 +314,7 @@ async fn keep_time(broker: &Broker, context: &Context) {
                 }
             }
             _ = age.tick() => broker.age_topics(),
+            _ = expiry.tick(), if keeps_history => broker.expire(SystemTime::now()),
         }
     }
 }

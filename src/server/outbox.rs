@@ -87,6 +87,19 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
         (state.held.is_some(), state.writes)
     }
 
+    /// How much waits to be passed on.
+    pub(super) fn gathered_bytes(&self) -> usize {
+        self.0.lock().gathered.len()
+    }
+
+    /// Whether so many bytes more wait than did at `gathered`, which is set to what does, and there is room
+    /// for more.
+    pub(super) fn gathers(&self, gathered: &mut usize, bytes: usize) -> bool {
+        let now = self.gathered_bytes();
+        let before = std::mem::replace(gathered, now);
+        now >= before + bytes && now < GATHERED_BYTES_MAX
+    }
+
     /// Writes what was gathered. Ready once nothing is left.
     pub(super) fn poll_pass_on(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_drain(cx)

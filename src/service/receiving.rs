@@ -18,6 +18,10 @@ use tokio::time::Sleep;
 use super::{refusal::CallError, share::ConnectionShare};
 use crate::broker::{Held, Memory};
 
+/// What a request takes that has begun, beside its bytes and its stream: the call and its timer; as measured,
+/// rounded up.
+const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
+
 /// What requests may take while they arrive.
 #[derive(Debug)]
 pub(crate) struct Receiving {
@@ -73,7 +77,11 @@ impl<'r> Received<'r> {
             return Ok(());
         }
         let memory = &self.receiving.memory;
-        if memory.would_pass(data.len()) {
+        let (needed, capacity) = (self.buffer.len() + data.len(), self.buffer.capacity());
+        // A buffer that is too small doubles at least, and is there twice meanwhile.
+        let fits = needed <= capacity;
+        let grown = if fits { 0 } else { needed.max(2 * capacity) };
+        if memory.would_pass(grown) {
             let budget = memory.budget();
             return Err(CallError::MemoryFull { budget });
         }
@@ -97,11 +105,17 @@ impl<'r> Received<'r> {
         if let Some((whose, max)) = passed.into_iter().flatten().next() {
             return Err(CallError::ReceivingTooMuch { whose, max });
         }
+        self.buffer.extend_from_slice(data);
+        self.weigh();
+        Ok(())
+    }
+
+    /// Counts what the buffer takes, which grows in steps, and what a request takes beside it.
+    fn weigh(&mut self) {
+        let memory = &self.receiving.memory;
         self.held
             .get_or_insert_with(|| memory.hold(0))
-            .set(self.counted);
-        self.buffer.extend_from_slice(data);
-        Ok(())
+            .set(self.buffer.capacity() + REQUEST_OVERHEAD_BYTES);
     }
 
     /// Takes the bytes out to cut messages from them; the rest is to be put back.
@@ -115,19 +129,17 @@ impl<'r> Received<'r> {
             let done = self.counted - rest.len();
             self.give_back(done);
             self.counted = rest.len();
-            if let Some(held) = &mut self.held {
-                held.set(rest.len());
-            }
             self.overdue = None;
             // A copy, since the rest of a large message's buffer keeps all of it.
             rest = BytesMut::from(&rest[..]);
         }
-        // An empty buffer gives its memory back.
-        self.buffer = if rest.is_empty() {
-            BytesMut::new()
+        if rest.is_empty() {
+            // An empty buffer gives its memory back.
+            self.held = None;
         } else {
-            rest
-        };
+            self.buffer = rest;
+            self.weigh();
+        }
     }
 
     fn give_back(&self, bytes: usize) {
@@ -174,20 +186,25 @@ mod tests {
 
     #[test]
     fn what_arrives_counts_in_the_account_of_memory_and_ends_with_it() {
-        let receiving = receiving(100);
+        let receiving = receiving(20_000);
         let share = ConnectionShare::new(1, Peer::default());
         let mut received = Received::new(&receiving, &share);
-        received.extend(&[0; 60]).unwrap();
-        let error = received.extend(&[0; 41]).unwrap_err();
+        received.extend(&[0; 10_000]).unwrap();
+        let error = received.extend(&[0; 1]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the memory budget of 100 bytes is used up"
+            "the memory budget of 20000 bytes is used up",
+            "there is no room to grow"
         );
-        received.extend(&[0; 40]).unwrap();
+        assert_eq!(
+            receiving.memory.used(),
+            10_000 + REQUEST_OVERHEAD_BYTES,
+            "and what was refused takes none"
+        );
         let mut buffer = received.take();
-        buffer.advance(90);
+        buffer.advance(9_990);
         received.put_back(buffer);
-        assert_eq!(receiving.memory.used(), 10);
+        assert_eq!(receiving.memory.used(), 10 + REQUEST_OVERHEAD_BYTES);
         drop(received);
         assert_eq!(receiving.memory.used(), 0);
     }

@@ -127,6 +127,7 @@ impl Refusal {
             }),
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
+                SubscribeError::TooManyFilters { .. } => Some(Limit::Filters),
                 SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
                 SubscribeError::MemoryScarce { .. } => Some(Limit::Memory),
                 SubscribeError::GroupWithStart | SubscribeError::Draining => None,
@@ -161,6 +162,7 @@ impl Refusal {
             },
             Self::Subscribe(error) => match error {
                 SubscribeError::TooManyTags { .. }
+                | SubscribeError::TooManyFilters { .. }
                 | SubscribeError::TooManySubscriptions { .. }
                 | SubscribeError::MemoryScarce { .. } => Code::ResourceExhausted,
                 SubscribeError::GroupWithStart => Code::InvalidArgument,

@@ -11,8 +11,7 @@ use std::{
 
 use crate::{
     access::{AccessError, Leash, Permit},
-    broker::Ender,
-    topic::TopicFilter,
+    broker::{Ender, Filters},
 };
 
 /// Watches over one subscription's right.
@@ -20,17 +19,17 @@ use crate::{
 pub(crate) struct Revocation {
     leash: Leash,
     permit: Permit,
-    filter: TopicFilter,
+    filters: Filters,
     ender: Ender,
     reason: Arc<OnceLock<AccessError>>,
 }
 
 impl Revocation {
-    pub(crate) fn new(permit: Permit, filter: TopicFilter, ender: Ender) -> Self {
+    pub(crate) fn new(permit: Permit, filters: Filters, ender: Ender) -> Self {
         Self {
             leash: permit.leash(),
             permit,
-            filter,
+            filters,
             ender,
             reason: Arc::default(),
         }
@@ -44,7 +43,9 @@ impl Revocation {
     /// Ends the subscription once its caller has lost the right to it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(changed) = self.leash.poll_change(cx) {
-            let asked = changed.and_then(|()| self.permit.subscribe(&self.filter));
+            let mut filters = self.filters.as_slice().iter();
+            let permit = &mut self.permit;
+            let asked = changed.and_then(|()| filters.try_for_each(|f| permit.subscribe(f)));
             if let Err(error) = asked {
                 self.permit.count(&error);
                 // The stream reads the reason once it sees the end.

@@ -117,10 +117,10 @@ impl<F: Format> LiveStream<F> {
         mut request: StreamRequest,
         format: F,
     ) -> Result<(Self, Option<Lifeline>), Refusal> {
-        let filter = request.options.filter.clone();
+        let filters = request.options.filters.clone();
         let parent = std::mem::take(&mut request.parent);
         let subscribe = || Self::subscribe(service, share, request, format);
-        trace::subscribe(&parent, &filter, subscribe)
+        trace::subscribe(&parent, &filters, subscribe)
     }
 
     fn subscribe(
@@ -135,13 +135,15 @@ impl<F: Format> LiveStream<F> {
             ..
         } = request;
         if let Some(permit) = &mut permit {
-            permit.subscribe(&options.filter)?;
+            for filter in options.filters.as_slice() {
+                permit.subscribe(filter)?;
+            }
         }
-        let revocable = permit.map(|permit| (permit, options.filter.clone()));
         let options = SubscribeOptions {
             arrival: share.arrival(),
             ..options
         };
+        let revocable = permit.map(|permit| (permit, options.filters.clone()));
         if let Some(interval) = request.heartbeat_interval
             && !service.heartbeat_interval.contains(&interval)
         {
@@ -159,8 +161,8 @@ impl<F: Format> LiveStream<F> {
         let mut subscription = service
             .broker
             .subscribe_encoded(options, format.encoding())?;
-        let revocation = revocable.map(|(permit, filter)| {
-            let revocation = Revocation::new(permit, filter, subscription.ender());
+        let revocation = revocable.map(|(permit, filters)| {
+            let revocation = Revocation::new(permit, filters, subscription.ender());
             (revocation.reason(), revocation)
         });
         let (revoked, revocation) = revocation.unzip();
@@ -195,6 +197,10 @@ impl<F: Format> LiveStream<F> {
             if let Some(start) = subscription.start() {
                 headers.insert(metadata::EPOCH, HeaderValue::from(start.epoch.0));
                 headers.insert(metadata::HEAD_SEQUENCE, HeaderValue::from(start.head.0));
+            }
+            if let Some(cursor) = subscription.cursor() {
+                let value = HeaderValue::try_from(cursor.to_string());
+                headers.insert(metadata::CURSOR, value.expect("a cursor is printable"));
             }
         }
         headers
@@ -341,8 +347,9 @@ impl<F: Format> Chunks<'_, F> {
             self.whole.push_back(std::mem::take(&mut self.alone));
         }
         if !self.gathered.is_empty() {
-            let gathered = self.gathered.split().freeze();
-            let held = self.memory.hold(gathered.len() + CHUNK_OVERHEAD_BYTES);
+            let gathered = std::mem::take(&mut self.gathered);
+            let bytes = gathered.capacity() + CHUNK_OVERHEAD_BYTES;
+            let held = self.memory.hold(bytes);
             self.whole.push_back(held.count(gathered));
         }
     }

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use tracing::{Level, Span, field::Empty};
 
 use crate::{
-    broker::Receipt,
+    broker::{Filters, Receipt},
     message::{Attributes, MessageRef},
     topic::TopicFilter,
 };
@@ -75,7 +75,7 @@ pub(crate) fn publish<E: Display>(
 /// Subscribes, in a span if anybody listens: it ends when the subscription is live.
 pub(crate) fn subscribe<T, E: Display>(
     call: &Parent,
-    filter: &TopicFilter,
+    filters: &Filters,
     subscribe: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     if !is_on() {
@@ -89,7 +89,7 @@ pub(crate) fn subscribe<T, E: Display>(
         otel.status_description = Empty,
         messaging.system = "fanfare",
         messaging.operation.name = "subscribe",
-        messaging.destination.template = %filter,
+        messaging.destination.template = %list(filters),
     );
     call.adopt(&span);
     let subscribed = span.in_scope(subscribe);
@@ -97,6 +97,11 @@ pub(crate) fn subscribe<T, E: Display>(
         fail(&span, error);
     }
     subscribed
+}
+
+fn list(filters: &Filters) -> String {
+    let filters: Vec<_> = filters.as_slice().iter().map(TopicFilter::as_str).collect();
+    filters.join(",")
 }
 
 fn fail(span: &Span, error: &impl Display) {

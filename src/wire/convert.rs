@@ -1,14 +1,18 @@
 //! From what a client sent to what the domain takes, naming the field that is at fault; and from the
 //! domain's answers to what a client gets.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use super::{pb, request::PublishRequestRef};
 use crate::{
     broker::{Arrival, OverflowPolicy, Receipt, SubscribeOptions},
     cursor::StartAt,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
-    topic::Topic,
+    topic::{Topic, TopicFilter},
 };
 
 /// A field of a request that the caller must change.
@@ -52,6 +56,7 @@ pub(crate) struct Publish<'r> {
     tag: Option<Tag>,
     key: Option<Key>,
     id: Option<MessageId>,
+    end: bool,
 }
 
 impl Publish<'_> {
@@ -64,7 +69,7 @@ impl Publish<'_> {
             tag: self.tag.as_ref(),
             key: self.key.as_ref(),
             id: self.id.as_ref(),
-            end: false,
+            end: self.end,
         }
     }
 }
@@ -88,6 +93,7 @@ impl<'r> TryFrom<PublishRequestRef<'r>> for Publish<'r> {
             tag: parse_optional("tag", request.tag)?,
             key: parse_optional("key", request.key)?,
             id: parse_optional("id", request.id)?,
+            end: request.end,
             payload: if request.text.is_empty() {
                 request.payload
             } else {
@@ -116,6 +122,7 @@ impl From<Receipt> for pb::PublishResponse {
     fn from(receipt: Receipt) -> Self {
         Self {
             id: receipt.id().into_owned(),
+            cursor: receipt.cursor().map(|c| c.to_string()).unwrap_or_default(),
             epoch: receipt.epoch.0,
             sequence: receipt.sequence.0,
             matched: receipt.matched,
@@ -149,18 +156,31 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
         let capacity = request.mailbox_capacity as usize;
         Ok(Self {
             options: SubscribeOptions {
-                filter: parse("topic", &request.topic)?,
+                filters: parse::<TopicFilter>("topic", &request.topic)?.into(),
                 group: parse_optional("group", &request.group)?,
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,
                 mailbox_capacity: (capacity > 0).then_some(capacity),
-                start: StartAt::Now,
                 arrival: Arrival::default(),
+                start: start_at(request.start_at)?,
             },
             heartbeat_interval: heartbeat.transpose()?,
             text: request.text,
         })
     }
+}
+
+fn start_at(start: Option<pb::subscribe_request::StartAt>) -> Result<StartAt, InvalidField> {
+    use pb::subscribe_request::StartAt as Wire;
+    Ok(match start {
+        None | Some(Wire::StartAll(false)) => StartAt::Now,
+        Some(Wire::StartAll(true)) => StartAt::All,
+        Some(Wire::StartLast(count)) => StartAt::Last(count),
+        Some(Wire::StartAfter(cursor)) => StartAt::After(parse("start_after", &cursor)?),
+        Some(Wire::StartSince(time)) => StartAt::Since(
+            SystemTime::try_from(time).map_err(|error| InvalidField::new("start_since", error))?,
+        ),
+    })
 }
 
 fn overflow_policy(value: i32) -> Result<OverflowPolicy, InvalidField> {
@@ -189,6 +209,7 @@ impl From<OverflowPolicy> for pb::OverflowPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cursor::Cursor, wire::pb::subscribe_request::StartAt as WireStart};
 
     #[track_caller]
     fn check_publish(request: PublishRequestRef<'_>, field: &str, reason: &str) {
@@ -284,6 +305,56 @@ mod tests {
             "tags",
             "tag is empty",
         );
+        let starting = |start| pb::SubscribeRequest {
+            topic: "t".into(),
+            start_at: Some(start),
+            ..Default::default()
+        };
+        check_subscribe(
+            starting(WireStart::StartAfter("here".into())),
+            "start_after",
+            "cursor is malformed: it is to be given back as it came",
+        );
+        check_subscribe(
+            starting(WireStart::StartAfter(String::new())),
+            "start_after",
+            "cursor is malformed: it is to be given back as it came",
+        );
+        let time = prost_types::Timestamp {
+            seconds: i64::MIN,
+            nanos: 0,
+        };
+        let error = Subscribe::try_from(starting(WireStart::StartSince(time))).unwrap_err();
+        assert_eq!(error.field, "start_since");
+    }
+
+    #[test]
+    fn a_start_is_what_it_says() {
+        #[track_caller]
+        fn check(start: Option<WireStart>, expected: StartAt) {
+            let request = pb::SubscribeRequest {
+                topic: "t".into(),
+                start_at: start,
+                ..Default::default()
+            };
+            let options = Subscribe::try_from(request).unwrap().options;
+            assert_eq!(options.start, expected);
+        }
+        let cursor: Cursor = "a-b-c".parse().unwrap();
+        let time = prost_types::Timestamp {
+            seconds: 7,
+            nanos: 5,
+        };
+        let at = SystemTime::UNIX_EPOCH + Duration::new(7, 5);
+        check(None, StartAt::Now);
+        check(Some(WireStart::StartAll(false)), StartAt::Now);
+        check(Some(WireStart::StartAll(true)), StartAt::All);
+        check(Some(WireStart::StartLast(3)), StartAt::Last(3));
+        check(
+            Some(WireStart::StartAfter("a-b-c".into())),
+            StartAt::After(cursor),
+        );
+        check(Some(WireStart::StartSince(time)), StartAt::Since(at));
     }
 
     #[test]

@@ -168,8 +168,8 @@ pub struct SubscriberList {
 pub struct Subscriber {
     /// Tells it from others; rises with each.
     pub id: u64,
-    /// Which topics.
-    pub filter: String,
+    /// Which topics: those that any of these matches.
+    pub filters: Vec<String>,
     /// With whom it shares the work.
     pub group: Option<String>,
     /// Only messages that carry one of these; empty means all.
@@ -289,7 +289,12 @@ impl Subscriber {
         let age = row.arrival.at.and_then(|at| now.duration_since(at).ok());
         Self {
             id: row.id,
-            filter: row.filter.to_string(),
+            filters: row
+                .filters
+                .as_slice()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             group: row.group.as_ref().map(ToString::to_string),
             tags: row.tags.iter().map(ToString::to_string).collect(),
             overflow: overflow(row.overflow).to_owned(),

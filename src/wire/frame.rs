@@ -11,6 +11,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::head::Head;
 use crate::{
     broker::Encoding,
+    cursor::Gap,
     message::{Delivery, DeliveryRef},
 };
 
@@ -38,6 +39,12 @@ mod field {
     pub(super) const MISSED: u32 = 10;
     pub(super) const HEARTBEAT: u32 = 11;
     pub(super) const TEXT: u32 = 12;
+    pub(super) const CURSOR: u32 = 13;
+    pub(super) const GAP: u32 = 14;
+    pub(super) const END: u32 = 15;
+
+    pub(super) const GAP_MISSING: u32 = 1;
+    pub(super) const GAP_AT_LEAST: u32 = 2;
 }
 
 /// How a subscriber wants its messages.
@@ -122,7 +129,12 @@ pub(crate) fn put_delivery(
         (0, _) | (_, Form::PayloadOnly) => 0,
         _ => 1 + encoded_len_varint(missed),
     };
-    put_prefix(chunk, missed_bytes + envelope.len() + payload_bytes);
+    let is_large = payload.len() >= PAYLOAD_BYTES_COPIED_MAX;
+    let bytes = missed_bytes + envelope.len() + payload_bytes;
+    // No room for what is not copied: it would be held for as long as the few bytes before it.
+    let not_copied = if is_large { payload.len() } else { 0 };
+    chunk.reserve(PREFIX_BYTES + bytes - not_copied);
+    put_prefix(chunk, bytes);
     if missed_bytes > 0 {
         put_varint(chunk, field::MISSED, missed);
     }
@@ -131,7 +143,7 @@ pub(crate) fn put_delivery(
         return None;
     }
     put_length(chunk, form.payload_field(payload), payload.len());
-    if payload.len() >= PAYLOAD_BYTES_COPIED_MAX {
+    if is_large {
         return Some(payload.clone());
     }
     chunk.put_slice(payload);
@@ -154,6 +166,22 @@ pub(crate) fn put_missed(chunk: &mut BytesMut, missed: u64) {
     put_varint(chunk, field::MISSED, missed);
 }
 
+/// Appends a notice of what is no longer kept.
+pub(crate) fn put_gap(chunk: &mut BytesMut, gap: Gap) {
+    let mut fields = Head::new();
+    if gap.missing > 0 {
+        fields.put_varint(field::GAP_MISSING, gap.missing);
+    }
+    if gap.at_least {
+        fields.put_varint(field::GAP_AT_LEAST, 1);
+    }
+    let mut head = Head::new();
+    head.put_length(field::GAP, fields.as_bytes().len());
+    put_prefix(chunk, head.as_bytes().len() + fields.as_bytes().len());
+    chunk.put_slice(head.as_bytes());
+    chunk.put_slice(fields.as_bytes());
+}
+
 /// Appends a heartbeat.
 pub(crate) fn put_heartbeat(chunk: &mut BytesMut) {
     put_prefix(chunk, 2);
@@ -162,7 +190,6 @@ pub(crate) fn put_heartbeat(chunk: &mut BytesMut) {
 
 /// Appends gRPC's prefix of an uncompressed message of `bytes` bytes.
 pub(crate) fn put_prefix(chunk: &mut BytesMut, bytes: usize) {
-    chunk.reserve(PREFIX_BYTES + bytes);
     chunk.put_u8(0);
     chunk.put_u32(frame_bytes(bytes));
 }
@@ -188,6 +215,13 @@ fn put_envelope(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
         head.put_place(field::ID, delivery.epoch.0, delivery.sequence.0);
     }
     head.put_time(field::PUBLISH_TIME, delivery.published_at);
+    if let Some(position) = delivery.position {
+        let cursor = [delivery.epoch.0, position.0, delivery.sequence.0];
+        head.put_cursor(field::CURSOR, cursor);
+    }
+    if message.end {
+        head.put_varint(field::END, 1);
+    }
     out.put_slice(head.as_bytes());
     if let Some(id) = message.id {
         put_text(out, field::ID, id.as_str());
@@ -222,7 +256,7 @@ pub(crate) fn put_length(out: &mut BytesMut, field: u32, bytes: usize) {
     encode_varint(bytes as u64, out);
 }
 
-fn put_varint(out: &mut BytesMut, field: u32, value: u64) {
+pub(crate) fn put_varint(out: &mut BytesMut, field: u32, value: u64) {
     encode_key(field, WireType::Varint, out);
     encode_varint(value, out);
 }
@@ -237,6 +271,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        cursor::Position,
         message::{Epoch, Message, Sequence},
         wire::pb,
     };
@@ -263,14 +298,15 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = Message> {
         let attributes = prop::collection::btree_map("[a-z]{1,9}", ".{0,200}", 0..4);
+        let end = any::<bool>();
         let optional = || prop::option::of("[a-z]{1,200}");
         let size = prop_oneof![
             0usize..300,
             Just(PAYLOAD_BYTES_COPIED_MAX),
             16_000usize..40_000
         ];
-        (attributes, optional(), optional(), optional(), size).prop_map(
-            |(attributes, tag, key, id, size)| Message {
+        (attributes, optional(), optional(), optional(), size, end).prop_map(
+            |(attributes, tag, key, id, size, end)| Message {
                 topic: "räume.küche".parse().unwrap(),
                 payload: vec![b'x'; size].into(),
                 attributes: attributes
@@ -280,7 +316,7 @@ mod tests {
                 tag: tag.map(|text| text.parse().unwrap()),
                 key: key.map(|text| text.parse().unwrap()),
                 id: id.map(|text| text[..text.len().min(128)].parse().unwrap()),
-                end: false,
+                end,
             },
         )
     }
@@ -291,8 +327,10 @@ mod tests {
             message in messages(),
             sequence in 1u64..,
             missed in prop_oneof![Just(0), any::<u64>()],
+            position in prop::option::of(prop_oneof![0u64..300, any::<u64>()]),
         ) {
-            let delivery = delivery(message.clone(), sequence);
+            let mut delivery = delivery(message.clone(), sequence);
+            delivery.position = position.map(Position);
             let expected = pb::SubscribeResponse {
                 payload: message.payload.clone(),
                 topic: message.topic.to_string(),
@@ -310,6 +348,9 @@ mod tests {
                 missed,
                 heartbeat: false,
                 text: String::new(),
+                cursor: delivery.cursor().map(|cursor| cursor.to_string()).unwrap_or_default(),
+                gap: None,
+                end: message.end,
             };
             prop_assert_eq!(&read(frame(&delivery, missed, Form::Full)), &expected);
             let text = String::from_utf8(message.payload.to_vec()).unwrap();
@@ -357,6 +398,24 @@ mod tests {
         };
         assert_eq!(read(chunk.freeze()), missed);
 
+        for gap in [
+            Gap::exactly(1),
+            Gap::exactly(u64::MAX),
+            Gap::at_least(300),
+            Gap::UNKNOWN,
+        ] {
+            let mut chunk = BytesMut::new();
+            put_gap(&mut chunk, gap);
+            let expected = pb::SubscribeResponse {
+                gap: Some(pb::Gap {
+                    missing: gap.missing,
+                    at_least: gap.at_least,
+                }),
+                ..Default::default()
+            };
+            assert_eq!(read(chunk.freeze()), expected);
+        }
+
         let mut chunk = BytesMut::new();
         put_heartbeat(&mut chunk);
         let heartbeat = pb::SubscribeResponse {
@@ -364,6 +423,15 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(read(chunk.freeze()), heartbeat);
+    }
+
+    #[test]
+    fn what_goes_before_a_large_payload_holds_no_room_for_it() {
+        let payload = vec![0; PAYLOAD_BYTES_COPIED_MAX];
+        let delivery = delivery(Message::new("t".parse().unwrap(), payload), 1);
+        let mut chunk = BytesMut::new();
+        assert!(put_delivery(&mut chunk, &delivery, 7, Form::Full).is_some());
+        assert!(chunk.capacity() < 512, "{}", chunk.capacity());
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use prost::encoding::WireType;
 
-/// Room for a sequence (11 bytes), an epoch (9), a place (35), a time (19), and a key with a length (11).
-const BYTES_MAX: usize = 96;
+/// Room for a sequence (11 bytes), an epoch (9), a place (35), a time (19), a cursor (52), a mark (2), and a key
+/// with a length (11).
+const BYTES_MAX: usize = 144;
 
 /// Fields of a protobuf message with numbers below 16, in the order in which they were put.
 pub(super) struct Head {
@@ -48,6 +49,20 @@ impl Head {
     pub(super) fn put_place(&mut self, field: u32, epoch: u64, sequence: u64) {
         self.put_length(field, hex_digits(epoch) + 1 + hex_digits(sequence));
         self.put_hex(epoch);
+        self.put(b"-");
+        self.put_hex(sequence);
+    }
+
+    /// Epoch, position and sequence, as [`Cursor`](crate::cursor::Cursor) writes them.
+    pub(super) fn put_cursor(&mut self, field: u32, numbers: [u64; 3]) {
+        self.put_length(
+            field,
+            numbers.into_iter().map(hex_digits).sum::<usize>() + 2,
+        );
+        let [epoch, position, sequence] = numbers;
+        self.put_hex(epoch);
+        self.put(b"-");
+        self.put_hex(position);
         self.put(b"-");
         self.put_hex(sequence);
     }
@@ -112,6 +127,8 @@ mod tests {
         head.put_place(15, u64::MAX, u64::MAX);
         let late = Duration::new(i64::MAX as u64 / 2, 999_999_999);
         head.put_time(15, SystemTime::UNIX_EPOCH + late);
+        head.put_cursor(15, [u64::MAX; 3]);
+        head.put_varint(15, 1);
         head.put_length(15, usize::MAX);
         assert!(head.end <= BYTES_MAX);
     }

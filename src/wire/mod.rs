@@ -44,6 +44,9 @@ pub mod metadata {
     pub const EPOCH: &str = "fanfare-epoch";
     /// Response header: the sequence of the topic's newest message; absent like the epoch.
     pub const HEAD_SEQUENCE: &str = "fanfare-head-sequence";
+    /// Response header: from where to go on if nothing arrives; absent where nothing is kept, or where the
+    /// same start does it.
+    pub const CURSOR: &str = "fanfare-cursor";
     /// Trailer: messages lost since the last response.
     pub const MISSED: &str = "fanfare-missed";
     /// Trailer: `true` if the stream has come to its topic's end, with status OK.

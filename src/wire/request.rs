@@ -25,6 +25,7 @@ mod key {
     pub(super) const KEY: u8 = length_delimited(5);
     pub(super) const ID: u8 = length_delimited(6);
     pub(super) const TEXT: u8 = length_delimited(7);
+    pub(super) const END: u8 = (8 << 3) | WireType::Varint as u8;
 
     pub(super) const ATTRIBUTE_NAME: u8 = length_delimited(1);
     pub(super) const ATTRIBUTE_VALUE: u8 = length_delimited(2);
@@ -47,6 +48,7 @@ pub(crate) struct PublishRequestRef<'a> {
     pub(crate) key: &'a str,
     pub(crate) id: &'a str,
     pub(crate) text: &'a str,
+    pub(crate) end: bool,
 }
 
 impl<'a> From<&'a pb::PublishRequest> for PublishRequestRef<'a> {
@@ -60,6 +62,7 @@ impl<'a> From<&'a pb::PublishRequest> for PublishRequestRef<'a> {
             key: &request.key,
             id: &request.id,
             text: &request.text,
+            end: request.end,
         }
     }
 }
@@ -86,6 +89,13 @@ pub(crate) fn with_publish_request<R>(
 fn read_publish_request(mut bytes: &[u8]) -> Option<PublishRequestRef<'_>> {
     let mut request = PublishRequestRef::default();
     while !bytes.is_empty() {
+        if let [key::END, rest @ ..] = bytes {
+            // A number is written as a length is.
+            let (end, rest) = split_length(rest)?;
+            request.end = end != 0;
+            bytes = rest;
+            continue;
+        }
         let (key, contents) = take_field(&mut bytes)?;
         // The last one of a field wins, but those before must be valid, too.
         match key {
@@ -174,6 +184,7 @@ mod tests {
                 key: request.key.to_owned(),
                 id: request.id.to_owned(),
                 text: request.text.to_owned(),
+                end: request.end,
             }
         }
     }
@@ -203,7 +214,7 @@ mod tests {
     /// Bytes among which those with a meaning on the wire are many.
     fn bytes(count: impl Into<SizeRange>) -> impl Strategy<Value = Vec<u8>> + Clone {
         let telling =
-            select(b"\x00\x01\x02\x03\x0a\x12\x1a\x22\x2a\x32\x3a\x7f\x80\xff".as_slice());
+            select(b"\x00\x01\x02\x03\x0a\x12\x1a\x22\x2a\x32\x3a\x40\x7f\x80\xff".as_slice());
         vec(prop_oneof![any::<u8>(), telling], count)
     }
 
@@ -218,8 +229,8 @@ mod tests {
             1 => hash_map("[a-z]{9}", texts(), ATTRIBUTES_CEILING),
         ];
         let others = [(); 5].map(|()| texts());
-        (payloads(), attributes, others).prop_map(
-            |(payload, attributes, [topic, tag, key, id, text])| pb::PublishRequest {
+        (payloads(), attributes, others, any::<bool>()).prop_map(
+            |(payload, attributes, [topic, tag, key, id, text], end)| pb::PublishRequest {
                 topic,
                 payload: payload.into(),
                 attributes,
@@ -227,6 +238,7 @@ mod tests {
                 key,
                 id,
                 text,
+                end,
             },
         )
     }
@@ -244,6 +256,11 @@ mod tests {
                 .prop_map(|(field, text)| delimited(field, text.as_bytes())),
             payloads().prop_map(|payload| delimited(2, &payload)),
             entries,
+            select(vec![0u64, 1, 2, 127, 128, 1 << 27]).prop_map(|end| {
+                let mut bytes = vec![0x40];
+                encode_varint(end, &mut bytes);
+                bytes
+            }),
         ]
     }
 
@@ -344,9 +361,15 @@ mod tests {
             let decoded = pb::PublishRequest::decode(bytes);
             assert_eq!(decoded.is_ok(), prost_decodes, "{decoded:?}");
         }
-        let unknown_field = [0x42, 0];
+        let unknown_field = [0x4a, 0];
         check(&unknown_field, true);
-        let group = [0x43, 0x44];
+        let end_as_text = [0x42, 0];
+        check(&end_as_text, false);
+        let end_in_five_bytes = [0x40, 0x80, 0x80, 0x80, 0x80, 1];
+        check(&end_in_five_bytes, true);
+        let end_past_the_end = [0x40, 0x80];
+        check(&end_past_the_end, false);
+        let group = [0x4b, 0x4c];
         check(&group, true);
         let key_in_two_bytes = [0x8a, 0, 0];
         check(&key_in_two_bytes, true);

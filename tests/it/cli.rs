@@ -424,7 +424,7 @@ fn top_prints_one_screen_without_control_codes() {
         "1 subscribers in 0 groups, 1 topics, 0 messages kept, ",
         "TOPIC (1)\n",
         "            1         0  orders.eu\n",
-        "FILTER, GROUP (1)\n",
+        "FILTERS, GROUP (1)\n",
         "       0 of  1024           0             1  drop_newest ",
         "127.0.0.1        orders.>\n",
     ] {
@@ -741,6 +741,100 @@ fn check_finds_what_would_keep_the_broker_from_starting() {
     assert!(open.status.success());
     let said = "the configuration is valid; without --auth-file, anybody may do anything\n";
     assert_eq!(text(&open.stdout), said);
+}
+
+#[test]
+fn check_explains_what_is_kept() {
+    let rules = "inference-requests=off;*=messages:10000,bytes:4MiB,age:10m";
+    let by_variable = broker(&["check"]).env("BROKER_HISTORY", rules).output();
+    let each = rules.split(';').flat_map(|rule| ["--history", rule]);
+    let by_flags = run(&["check"].into_iter().chain(each).collect::<Vec<_>>());
+    let said = "the configuration is valid; without --auth-file, anybody may do anything\n\
+        a topic that `inference-requests` matches keeps nothing for replay\n\
+        a topic that `*` matches keeps its newest 10000 messages, 4.0 MiB at most, for 10m\n\
+        the first rule that matches decides; all topics together keep 64.0 MiB at most\n";
+    assert_eq!(text(&by_variable.unwrap().stdout), said);
+    assert_eq!(text(&by_flags.stdout), said);
+    let refused = |args: &[&str], code: i32, line: &str| {
+        check_refused(&run(&[&["check"], args].concat()), code, line);
+    };
+    refused(
+        &["--history", "*"],
+        2,
+        "error: invalid value '*' for '--history <RULE>': `*` has no `=`: write FILTER=off or \
+         FILTER=messages:1000",
+    );
+    refused(
+        &["--history", "*=messages:0"],
+        1,
+        "broker: history messages of 0 is below the minimum of 1",
+    );
+    refused(
+        &["--history", "*=messages:1", "--history-bytes", "600MiB"],
+        1,
+        "broker: history_bytes of 629145600 exceeds the ceiling of 536870912",
+    );
+}
+
+#[test]
+fn a_subscriber_starts_in_the_past_and_stops_at_the_end() {
+    let (_broker, url) = serve(&["--history", "*=messages:3"]);
+    let receipts = run(&["pub", "-s", &url, "t", "one", "--format", "json"]);
+    let receipt: serde_json::Value = serde_json::from_slice(&receipts.stdout).unwrap();
+    let cursor = receipt["cursor"].as_str().unwrap();
+    let mut command = broker(&["pub", "-s", &url, "t", "--end"]);
+    let mut publish = command.stdin(Stdio::piped()).spawn().unwrap();
+    publish
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"two\nthree\nfour\n")
+        .unwrap();
+    assert!(publish.wait().unwrap().success());
+    let check = |from: &str, payloads: &str, told: &str| {
+        let output = run(&["sub", "-s", &url, "t", "--from", from]);
+        assert_eq!(text(&output.stdout), payloads, "{from}");
+        let expected = format!("subscribed to t at {url}\n{told}the topic has ended\n");
+        assert_eq!(text(&output.stderr), expected, "{from}");
+        assert_eq!(output.status.code(), Some(0));
+    };
+    check("all", "two\nthree\nfour\n", "");
+    check("last:2", "three\nfour\n", "");
+    check(
+        "last:4",
+        "two\nthree\nfour\n",
+        "missed 1 message: no longer kept\n",
+    );
+    check(
+        "since:1h",
+        "two\nthree\nfour\n",
+        "missed 1 message: no longer kept\n",
+    );
+    check(cursor, "two\nthree\nfour\n", "");
+    check("now", "", "");
+    let json = run(&[
+        "sub", "-s", &url, "t", "--from", "last:1", "--format", "json",
+    ]);
+    let message: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(
+        (&message["payload"], &message["end"]),
+        (&"four".into(), &true.into())
+    );
+    assert!(message["cursor"].is_string());
+    let more = run(&["pub", "-s", &url, "t", "five"]);
+    check_refused(
+        &more,
+        1,
+        "broker: the topic takes no more: the topic has ended: its last message has been published",
+    );
+    let wrong = run(&["sub", "-s", &url, "t", "--from", "then"]);
+    check_refused(&wrong, 2, "error: invalid value 'then'");
+    let empty = run(&["pub", "-s", &url, "u", "", "--end"]);
+    assert!(empty.status.success());
+    let nothing = broker(&["pub", "-s", &url, "v", "--end"]).output().unwrap();
+    assert!(nothing.status.success(), "no line, and yet an end");
+    let ended = run(&["sub", "-s", &url, "v", "--from", "all"]);
+    assert_eq!(text(&ended.stdout), "\n");
 }
 
 #[test]

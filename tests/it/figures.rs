@@ -113,7 +113,7 @@ async fn topics_and_subscribers_are_listed_as_asked_for() {
     let rows = list["subscribers"].as_array().unwrap();
     assert_eq!(rows.len(), 1, "{list}");
     let expected = [
-        ("filter", json!("orders.*")),
+        ("filters", json!(["orders.*"])),
         ("group", json!("workers")),
         ("tags", json!(["red"])),
         ("overflow", json!("drop_oldest")),
@@ -130,7 +130,7 @@ async fn topics_and_subscribers_are_listed_as_asked_for() {
 
     let client = client(&broker).await;
     let read = within(client.subscribers("orders.e", 10)).await.unwrap();
-    assert_eq!(read.subscribers[0].filter, "orders.eu");
+    assert_eq!(read.subscribers[0].filters, ["orders.eu"]);
     assert_eq!(read.subscribers[0].delivered, 10);
     let read = within(client.topics("e&u=1", "rate", 10)).await.unwrap();
     assert_eq!((read.total, read.found), (2, 0), "text is text");

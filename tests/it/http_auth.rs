@@ -50,8 +50,9 @@ async fn the_same_rules_hold_for_every_route() {
         for request in [
             publish(&web, "orders.secret.x"),
             messages(&web, "orders.secret.x"),
-            // One filter that reaches what is denied is refused as a whole.
+            // One filter that reaches what is denied is refused as a whole, and so is one of several.
             events(&web, "%3E"),
+            events(&web, "open&topic=orders.eu&topic=orders.secret.x"),
         ] {
             let got = web.send(authorized(request, &guarded.alice), "x").await;
             let error = refused(got, 403).await;

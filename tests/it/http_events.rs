@@ -208,6 +208,31 @@ async fn tags_and_groups_choose_as_in_grpc() {
 }
 
 #[tokio::test]
+async fn a_message_that_several_filters_match_is_one_event() {
+    let broker = Running::start().await;
+    for version in VERSIONS {
+        let path = "/v1/events?topic=a.*&topic=a.b&topic=%3E&topic=x";
+        let mut events = open(&broker, version, path).await;
+        for (topic, payload) in [("a.b", "1"), ("x", "2"), ("y", "3"), ("a.c", "4")] {
+            let receipt = broker.publish(topic, payload);
+            assert_eq!((receipt.matched, receipt.delivered), (1, 1));
+            assert_eq!(events.told().await.1, payload);
+        }
+        drop(events);
+        broker.until(|snapshot| snapshot.subscriptions == 0).await;
+    }
+    let filters: Vec<_> = (0..65).map(|count| format!("topic=t{count}")).collect();
+    let path = format!("/v1/events?{}", filters.join("&"));
+    let mut web = Web::http1(broker.address).await;
+    let got = web.send(web.get(&path), "").await;
+    assert_eq!(got.status, 429);
+    let message = "65 filters exceed the limit of 64";
+    let error = json!({ "code": "RESOURCE_EXHAUSTED", "message": message });
+    assert_eq!(got.json().await, json!({ "error": error }));
+    assert_eq!(broker.rejected("filters").await, 1);
+}
+
+#[tokio::test]
 async fn silence_is_filled_with_comments_and_for_who_asks_with_empty_lines() {
     let config = ServerConfig {
         sse_heartbeat_interval: Duration::from_millis(20),

@@ -195,17 +195,20 @@ async fn read_with_breaks(
         // Some connections break before they have said more than where they begin.
         let patience = fastrand::usize(0..200);
         assert!(matches!(events.block().await, Some(Block::Retry(_))));
-        if let Some(Block::Silent { id }) = events.block().await {
-            last_id = Some(id);
-        }
         for _ in 0..patience {
             if seen.len() as u64 == count {
                 break;
             }
-            let event = events.event().await.unwrap();
-            assert_eq!(event.event, "message", "{}", event.data);
-            last_id = Some(event.id);
-            seen.push(serde_json::from_str(&event.data).unwrap());
+            match within(events.block()).await.expect("the stream goes on") {
+                Block::Event(event) => {
+                    assert_eq!(event.event, "message", "{}", event.data);
+                    last_id = Some(event.id);
+                    seen.push(serde_json::from_str(&event.data).unwrap());
+                }
+                Block::Silent { id } => last_id = Some(id),
+                Block::Comment => {}
+                Block::Retry(_) => panic!("it says that once"),
+            }
         }
     }
     seen
@@ -333,6 +336,58 @@ async fn an_ended_topic_ends_its_streams_and_keeps_its_readers_from_coming_back(
         drop(all);
     }
     broker.until(|snapshot| snapshot.subscriptions == 0).await;
+}
+
+#[tokio::test]
+async fn several_topics_share_one_stream_one_id_and_one_end() {
+    let broker = keeping(100).await;
+    for version in VERSIONS {
+        let [a, b] = ["a", "b"].map(|name| format!("{name}-{version:?}"));
+        let path = format!("/v1/events?topic={a}&topic={a}&topic={b}&format=json");
+        let mut events = Web::connect(broker.address, version)
+            .await
+            .open(&path)
+            .await;
+        let mut ids = vec![];
+        for (topic, payload) in [(&a, "1"), (&b, "2"), (&a, "3")] {
+            let receipt = broker.publish(topic, payload);
+            assert_eq!((receipt.matched, receipt.delivered), (1, 1));
+            let event = events.event().await.unwrap();
+            let message: Value = serde_json::from_str(&event.data).unwrap();
+            assert_eq!(
+                (&message["topic"], &message["payload"]),
+                (&json!(topic), &json!(payload))
+            );
+            assert_eq!(message["cursor"], event.id);
+            ids.push(event.id);
+        }
+        drop(events);
+        broker.publish(&b, "4");
+        publish_last(&broker, &a, "5");
+        for (id, expected) in [(&ids[0], &["2", "3", "4", "5"][..]), (&ids[2], &["4", "5"])] {
+            let mut web = Web::connect(broker.address, version).await;
+            let mut events = come_back(&mut web, &path, id).await;
+            for payload in expected {
+                let message: Value = serde_json::from_str(&events.told().await.1).unwrap();
+                assert_eq!(message["payload"], *payload);
+            }
+        }
+        // One has ended, and the stream goes on.
+        let mut web = Web::connect(broker.address, version).await;
+        let mut events = come_back(&mut web, &path, &ids[2]).await;
+        assert_eq!(data(&mut events, 2).await.len(), 2);
+        publish_last(&broker, &b, "6");
+        let last = events.event().await.unwrap();
+        let message: Value = serde_json::from_str(&last.data).unwrap();
+        assert_eq!(
+            (&message["payload"], &message["end"]),
+            (&json!("6"), &json!(true))
+        );
+        assert_eq!(events.event().await.unwrap().event, "end");
+        assert_eq!(events.event().await, None);
+        let mut web = Web::connect(broker.address, version).await;
+        assert_eq!(come_back(&mut web, &path, &last.id).await.status, 204);
+    }
 }
 
 #[tokio::test]

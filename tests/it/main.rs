@@ -14,6 +14,7 @@ mod delivery;
 mod drain;
 mod figures;
 mod grpc_web;
+mod history;
 mod http;
 mod http_auth;
 mod http_events;

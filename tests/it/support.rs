@@ -54,9 +54,17 @@ impl Running {
 
     /// Serves whom the auth file allows to.
     pub(crate) async fn start_with_auth(config: ServerConfig, auth_file: &Path) -> Self {
+        Self::start_with_auth_and_limits(config, Limits::default(), auth_file).await
+    }
+
+    pub(crate) async fn start_with_auth_and_limits(
+        config: ServerConfig,
+        limits: Limits,
+        auth_file: &Path,
+    ) -> Self {
         let (file, policy) = AuthFile::open(auth_file).unwrap();
         let with_auth = |server: Server| server.with_auth(file, policy);
-        Self::serve(config, Limits::default(), with_auth).await
+        Self::serve(config, limits, with_auth).await
     }
 
     async fn serve(

@@ -13,7 +13,7 @@ const MESSAGES: usize = 3;
 const PCT_DEPTH: usize = 3;
 const SCHEDULES: usize = 5_000;
 
-fn in_many_orders(scenario: fn()) {
+pub(super) fn in_many_orders(scenario: fn()) {
     shuttle::check_random(scenario, SCHEDULES);
     shuttle::check_pct(scenario, SCHEDULES, PCT_DEPTH);
 }

@@ -84,7 +84,7 @@ fn read_to_the_end(subscription: Subscription, subscriber: &Subscriber, broker: 
     let ledger = subscriber.ledger();
     assert_eq!((ledger.delivered, ledger.missed_total()), (received, told));
     if let (Some(start), None) = (start, &subscriber.group) {
-        let topic = subscriber.filter.as_topic().unwrap();
+        let topic = subscriber.filters.as_topic().unwrap();
         let state = broker.shared.topics.find(&topic).unwrap().state;
         let head = state.lock().unwrap().head;
         assert_eq!(head, start.head.0 + received + told);

@@ -44,7 +44,7 @@ impl Reading {
         );
         line("");
         line(&format!(
-            "{:>17}  {:>10}  {:>12}  {:<11}  {:>6}  {:<15}  FILTER, GROUP ({count})",
+            "{:>17}  {:>10}  {:>12}  {:<11}  {:>6}  {:<15}  FILTERS, GROUP ({count})",
             "WAITING", "MISSED", "DELIVERED", "WHEN FULL", "FOR", "FROM"
         ));
         subscribers
@@ -164,7 +164,7 @@ fn subscriber(row: &Subscriber) -> String {
         plain(&row.overflow),
         row.age_s.map_or(String::new(), time),
         plain(row.peer.as_deref().unwrap_or_default()),
-        plain(&row.filter)
+        plain(&row.filters.join(", "))
     );
     if !row.tags.is_empty() {
         write!(line, " [{}]", plain(&row.tags.join(", "))).expect("a string takes all");
@@ -266,7 +266,7 @@ mod tests {
                 total: 1,
                 found: 1,
                 subscribers: vec![Subscriber {
-                    filter: "a.>".to_owned(),
+                    filters: vec!["a.>".to_owned(), "b".to_owned()],
                     group: Some("g".to_owned()),
                     tags: vec!["red".to_owned()],
                     overflow: "drop_newest".to_owned(),
@@ -295,8 +295,8 @@ memory  0 B of 0 B (0 %), 1.0 MiB resident, processor 50 %
     MSG/S  SUBSCRIBERS      SEQUENCE      KEPT  TOPIC (1 of 1000 found among 2000)
     12.3k            0             7         0  evil\\u{1b}[2J\\u{9b}\\u{202e}.日本
 
-          WAITING      MISSED     DELIVERED  WHEN FULL       FOR  FROM             FILTER, GROUP (1)
-       5 of  1024           9             0  drop_newest   1 min                   a.> [red], g
+          WAITING      MISSED     DELIVERED  WHEN FULL       FOR  FROM             FILTERS, GROUP (1)
+       5 of  1024           9             0  drop_newest   1 min                   a.>, b [red], g
 ";
         assert_eq!(screen, expected);
         assert_eq!(HEAD_LINES, screen.lines().count() - 2, "what is not a row");

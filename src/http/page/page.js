@@ -237,7 +237,7 @@
     tailButton,
   ], (row) => row.topic);
   const showSubscribers = table("subscribers-table", [
-    name("", (row) => row.filter + (row.tags.length ? ` [${row.tags.join(", ")}]` : "")),
+    name("", (row) => row.filters.join(", ") + (row.tags.length ? ` [${row.tags.join(", ")}]` : "")),
     column("number", (row) => `${grouped(row.waiting)} of ${grouped(row.mailbox_capacity)}`, (row) => {
       const part = row.waiting / row.mailbox_capacity;
       return part >= 0.9 ? "bad" : part >= 0.5 ? "warn" : "";

@@ -3,6 +3,8 @@
 
 mod budget;
 mod ends;
+#[cfg(feature = "interleavings")]
+mod interleavings;
 mod oracle;
 mod starts;
 mod threads;
@@ -25,6 +27,7 @@ pub(super) fn keeping(rules: &[(&str, Option<usize>)]) -> Limits {
             rules: rules.collect(),
             bytes_max: 1 << 30,
         },
+        memory_budget: 1 << 31,
         ..Limits::default()
     }
 }
