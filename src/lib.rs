@@ -23,6 +23,7 @@ mod http;
 pub mod message;
 mod metrics;
 mod pem;
+pub mod process;
 pub mod server;
 mod service;
 pub mod topic;

@@ -216,6 +216,15 @@ impl Metrics {
         self.rejected.get_or_create(&label).inc_by(count);
     }
 
+    /// What was refused or ended, by limit.
+    pub(crate) fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = Limit::ALL.into_iter().map(Limit::as_str);
+        names.map(|limit| {
+            let count = self.rejected.get_or_create(&LimitLabel { limit }).get();
+            (limit, count)
+        })
+    }
+
     /// All metrics as text of [`CONTENT_TYPE`].
     pub(crate) fn render(&self) -> String {
         let mut out = String::new();

@@ -174,6 +174,7 @@ impl Shared {
         });
         let subscriber = Arc::new(Subscriber {
             id: next_id(),
+            arrival: options.arrival,
             filters: options.filters,
             tags,
             group: options.group.map(|name| registry.join_group(name)),

@@ -237,8 +237,13 @@ impl Lane {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many members it has.
+    pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        state.attached.is_empty() && state.detached.is_empty() && state.behind.is_empty()
+        state.attached.len() + state.detached.len() + state.behind.len()
     }
 }
 

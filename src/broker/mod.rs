@@ -10,6 +10,7 @@
 mod batch;
 mod budget;
 mod ended;
+mod figures;
 mod filters;
 mod history;
 mod joining;
@@ -59,6 +60,7 @@ use self::{
 };
 pub use self::{
     ended::{EndReason, Ended, Lost},
+    figures::*,
     filters::Filters,
     ledger::{Ledger, MissReason},
     limits::*,

@@ -40,6 +40,12 @@ pub(crate) struct Group {
     messages: AtomicU64,
 }
 
+impl Group {
+    pub(super) fn name(&self) -> &GroupName {
+        &self.name
+    }
+}
+
 /// What became of one message at all the mailboxes it matched.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -204,6 +210,30 @@ impl Registry {
         self.subscribers.values()
     }
 
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.values()
+    }
+
+    /// How many subscribers a topic has.
+    pub(crate) fn matching(&self, topic: &Topic) -> usize {
+        let targets = self.targets(topic).into_iter();
+        let members = targets.map(|target| match target {
+            Target::Lane(lane) => lane.len(),
+            Target::Subscriber(_) => 1,
+        });
+        members.sum()
+    }
+
+    /// What a topic leads to, in the order in which it came.
+    fn targets(&self, topic: &Topic) -> Vec<&Target> {
+        let mut found = Vec::new();
+        self.trie.visit(topic, |target| found.push(target));
+        found.sort_unstable_by_key(|target| target.id());
+        // Found by each of its filters that matches.
+        found.dedup_by_key(|target| target.id());
+        found
+    }
+
     /// The accounts of all subscribers, those that left included.
     pub(crate) fn ledger(&self) -> Ledger {
         let mut sum = self.departed;
@@ -325,18 +355,12 @@ impl Registry {
 
     /// The way to all subscribers of a topic, in the order in which they came.
     pub(crate) fn route(&self, topic: &Topic) -> Route {
-        let mut found = Vec::new();
-        self.trie.visit(topic, |target| found.push(target));
-        found.sort_unstable_by_key(|target| target.id());
-        // Found by each of its filters that matches.
-        found.dedup_by_key(|target| target.id());
-
         let mut route = Route {
             version: self.version,
             ..Route::default()
         };
         let mut groups: HashMap<&GroupName, usize> = HashMap::new();
-        for target in found {
+        for target in self.targets(topic) {
             let subscriber = match target {
                 Target::Lane(lane) => {
                     route.lanes.push(Arc::clone(lane));

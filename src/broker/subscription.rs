@@ -10,6 +10,7 @@ use std::{
 use super::{
     Memory, Shared,
     ended::{EndReason, Ended, Lost},
+    figures::Arrival,
     filters::Filters,
     mailbox::Mailbox,
     overflow::OverflowPolicy,
@@ -39,6 +40,8 @@ pub struct SubscribeOptions {
     pub mailbox_capacity: Option<usize>,
     /// From where on; a group can only start now.
     pub start: StartAt,
+    /// Who asks, for those who look at the [list](super::Broker::subscriptions).
+    pub arrival: Arrival,
 }
 
 impl SubscribeOptions {
@@ -52,6 +55,7 @@ impl SubscribeOptions {
             overflow: OverflowPolicy::default(),
             mailbox_capacity: None,
             start: StartAt::Now,
+            arrival: Arrival::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use humantime::Duration;
 
 use super::{
     access_args::{AccessArgs, CheckArgs, TokenArgs},
-    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs},
+    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs, TopArgs},
     history_args::HistoryArgs,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Cli {
     pub(crate) serve: ServeArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     Pub(PubArgs),
     Sub(SubArgs),
     Health(HealthArgs),
+    Top(TopArgs),
     Bench(BenchArgs),
     Token(TokenArgs),
     Check(Box<CheckArgs>),
@@ -60,6 +63,16 @@ pub(crate) struct LogArgs {
         default_value = "info"
     )]
     pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Traces")]
+pub(crate) struct TraceArgs {
+    /// Exports spans to the OpenTelemetry collector at this address, over gRPC in plaintext. OpenTelemetry's own
+    /// variables say the rest, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "BROKER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

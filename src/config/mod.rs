@@ -17,10 +17,10 @@ use fanfare::{broker::Limits, server::ServerConfig};
 
 pub(crate) use self::{
     access_args::{CheckArgs, TokenArgs},
-    args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
+    args::{Cli, Command, LogArgs, LogFormat, ServeArgs, TraceArgs},
     commands::{
         BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
-        PublishMethod, SubArgs,
+        PublishMethod, SubArgs, TopArgs, TopicSort,
     },
 };
 

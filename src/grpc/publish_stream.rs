@@ -29,7 +29,7 @@ use super::{
 use crate::{
     access::{AccessError, Leash, Permit},
     broker::{Receipt, Run},
-    service::{CallError, ConnectionShare, PubSub, Received, Refusal},
+    service::{CallError, ConnectionShare, PubSub, Received, Refusal, trace},
     topic::Topic,
     wire::{
         Publish,
@@ -254,7 +254,8 @@ impl Publisher<'_> {
             }
             let publish = Publish::try_from(request)?;
             let message = publish.to_topic(topic);
-            Ok::<_, Refusal>(run.publish(&message, now)?)
+            let publish = || run.publish(&message, now);
+            Ok::<_, Refusal>(trace::publish(None, &message, publish)?)
         });
         published.map_err(CallError::Malformed)?
     }

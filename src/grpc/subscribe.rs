@@ -17,6 +17,7 @@ use crate::{
     message::Delivery,
     service::{
         ConnectionShare, Format, Lifeline, LiveStream, PubSub, Refusal, StreamEnd, StreamRequest,
+        trace,
     },
     wire::{
         Subscribe,
@@ -33,6 +34,7 @@ pub(super) async fn subscribe(
 ) -> Result<(Response<Body>, Option<Lifeline>), Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let permit = service.permit(request.headers(), share)?;
+    let parent = trace::Parent::of_call(request.headers());
     let request: SubscribeRequest =
         read_request(request.into_body(), deadline, &service.receiving, share).await?;
     let request = Subscribe::try_from(request)?;
@@ -41,6 +43,7 @@ pub(super) async fn subscribe(
         form => form,
     };
     let request = StreamRequest {
+        parent,
         permit,
         options: request.options,
         heartbeat_interval: request.heartbeat_interval,

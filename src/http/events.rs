@@ -40,7 +40,7 @@ use crate::{
     broker::{Encoding, EndReason, Filters},
     cursor::{Cursor, Gap},
     message::{Delivery, DeliveryRef},
-    service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest},
+    service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest, trace},
     wire::InvalidField,
 };
 
@@ -95,6 +95,7 @@ fn open(
         return Err(InvalidField::new("topic", reason).into());
     };
     let request = StreamRequest {
+        parent: trace::Parent::of_call(headers),
         permit,
         heartbeat_interval: query.heartbeat,
         heartbeat_interval_default: Some(api.heartbeat_interval),

@@ -23,7 +23,7 @@ use crate::{
     broker::{Encoding, EndReason},
     cursor::Gap,
     message::{Delivery, DeliveryRef},
-    service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest},
+    service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest, trace},
     topic::TopicFilter,
 };
 
@@ -52,6 +52,7 @@ fn open(
         base64: query.wants_base64(),
     };
     let request = StreamRequest {
+        parent: trace::Parent::of_call(headers),
         permit,
         heartbeat_interval: query.heartbeat,
         heartbeat_interval_default: None,

@@ -10,6 +10,8 @@
 //! | `POST /v1/topics/{topic}` | publishes the body ([`publish`]) |
 //! | `GET /v1/events?topic=..` | server-sent events ([`events`]) |
 //! | `GET /v1/topics/{filter}/messages` | a line of JSON for each message ([`messages`]) |
+//! | `GET /v1/stats`, `/v1/topics`, `/v1/subscribers` | the broker in figures ([`figures`]) |
+//! | `GET /` | a page that shows them ([`page`]) |
 //! | `GET /health`, `/ready`, `/metrics` | ([`probes`]) |
 //!
 //! Invariants: what is published is the body, byte for byte, and nothing in a payload can be taken for
@@ -18,9 +20,11 @@
 
 mod error;
 mod events;
+mod figures;
 mod message_json;
 mod messages;
 mod origin;
+mod page;
 mod probes;
 mod publish;
 mod query;
@@ -38,9 +42,9 @@ use bytes::{BufMut, BytesMut};
 use http::header;
 use serde::Serialize;
 
-pub(crate) use self::origin::Origins;
 pub use self::origin::{Origin, OriginError};
 use self::{error::HttpError, message_json::put_json, origin::refuse_foreign_origins};
+pub(crate) use self::{figures::Host, origin::Origins};
 use crate::{
     access::Access,
     grpc::Readiness,
@@ -57,6 +61,7 @@ pub(crate) struct Api {
     pub(crate) heartbeat_interval: Duration,
     /// Whose web pages may use the routes.
     pub(crate) origins: Arc<Origins>,
+    pub(crate) host: Host,
 }
 
 /// The connection that a request came on.
@@ -90,16 +95,19 @@ pub(crate) fn probe_routes(
     probes::routes(readiness, metrics, access)
 }
 
-/// What publishes and subscribes. Keeps its own time.
+/// The page, its figures, and what publishes and subscribes, which keeps its own time.
 pub(crate) fn routes(api: Api) -> Router {
     let guard = middleware::from_fn_with_state(Arc::clone(&api.origins), refuse_foreign_origins);
     let v1 = Router::new()
         .route("/events", get(events::events))
         .route("/topics/{topic}", post(publish::publish))
+        .route("/stats", get(figures::stats))
+        .route("/topics", get(figures::topics))
+        .route("/subscribers", get(figures::subscribers))
         .route("/topics/{topic}/messages", get(messages::messages))
         .fallback(async || HttpError::NoRoute)
         .method_not_allowed_fallback(async || HttpError::NoMethod)
         .layer(guard)
         .with_state(api);
-    Router::new().nest("/v1", v1)
+    Router::new().route("/", get(page::page)).nest("/v1", v1)
 }

@@ -28,7 +28,7 @@ use crate::{
     broker::{PublishError, Receipt},
     cursor::Cursor,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
-    service::{CallError, ConnectionShare, PubSub, Received},
+    service::{CallError, ConnectionShare, PubSub, Received, trace},
     topic::Topic,
     wire::InvalidField,
 };
@@ -72,6 +72,7 @@ async fn try_publish(
     // Asked before the body comes, which may be for nothing, and after it, which may take its time.
     allow()?;
     let said = Said::of(&head.headers)?;
+    let parent = trace::Parent::of_call(&head.headers);
     let payload = read(service, share, &head.headers, body).await?;
     share.admit_publish()?;
     allow()?;
@@ -85,7 +86,8 @@ async fn try_publish(
         id: said.id.as_ref(),
         end: said.end,
     };
-    let receipt = service.broker.run().publish(&message, SystemTime::now())?;
+    let publish = || service.broker.run().publish(&message, SystemTime::now());
+    let receipt = trace::publish(Some(parent), &message, publish)?;
     let elapsed = started.elapsed().as_secs_f64();
     service.metrics.publish_seconds.observe(elapsed);
     Ok(receipt)

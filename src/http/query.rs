@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Display, str::FromStr, time::Duration};
 
 use crate::{
     auth::Secret,
-    broker::{Filters, OverflowPolicy, SubscribeOptions},
+    broker::{Arrival, Filters, OverflowPolicy, SubscribeOptions},
     cursor::{Cursor, StartAt},
     message::{GroupName, Tag},
     topic::TopicFilter,
@@ -123,11 +123,7 @@ impl StreamQuery {
                     "a token is taken from the query for events alone: send it as `authorization: Bearer`",
                 ));
             }
-            _ => {
-                let name: String = name.chars().take(NAME_CHARS_SHOWN_MAX).collect();
-                let reason = format!("`{name}` is not a parameter of this route");
-                return Err(InvalidField::new("query", reason));
-            }
+            _ => return Err(unknown_parameter(name)),
         }
         Ok(())
     }
@@ -169,8 +165,16 @@ impl StreamQuery {
             mailbox_capacity: self.mailbox,
             start: self.start.unwrap_or_default(),
             filters,
+            arrival: Arrival::default(),
         }
     }
+}
+
+/// What is told of a parameter that would change nothing where it was meant to.
+pub(super) fn unknown_parameter(name: &str) -> InvalidField {
+    let name: String = name.chars().take(NAME_CHARS_SHOWN_MAX).collect();
+    let reason = format!("`{name}` is not a parameter of this route");
+    InvalidField::new("query", reason)
 }
 
 /// Parses a value, naming its field if it is not valid.

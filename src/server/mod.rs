@@ -50,7 +50,6 @@ pub(crate) use self::{
     tls::names_of,
 };
 pub use crate::http::{Origin, OriginError};
-pub use crate::pem::PemError;
 use crate::{
     access::Access,
     auth::{AuthFile, Guesses, Policy},
@@ -58,6 +57,7 @@ use crate::{
     grpc::Readiness,
     metrics::{Limit, Metrics},
 };
+pub use crate::{pem::PemError, service::trace::SPANS};
 
 /// A broker's front door, bound and not yet serving.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::{
 
 use axum::{Router, body::Body, extract::Request, middleware};
 use http::{Response, StatusCode};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -20,7 +21,7 @@ use crate::{
     access::Access,
     broker::Broker,
     grpc::{self, Readiness},
-    http::{self as plain_http, Api, Origins},
+    http::{self as plain_http, Api, Host, Origins},
     metrics::Metrics,
     service::{PubSub, Receiving},
 };
@@ -65,13 +66,18 @@ pub(super) fn router(
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, config.request_timeout);
     let companions = grpc::companion_routes(&readiness, pubsub.drain.clone(), access.clone());
-    let probes = plain_http::probe_routes(readiness, metrics, access);
+    let probes = plain_http::probe_routes(readiness.clone(), metrics, access);
     let origins = Arc::new(Origins::new(&config.cors_origins));
     let cors = tower::util::option_layer(origins.layer());
     let api = plain_http::routes(Api {
         service: Arc::clone(pubsub),
         heartbeat_interval: config.sse_heartbeat_interval,
         origins,
+        host: Host {
+            readiness: readiness.clone(),
+            connections_max: config.connections_max,
+            started: Instant::now(),
+        },
     });
     let trace = TraceLayer::new_for_grpc()
         .make_span_with(request_span)

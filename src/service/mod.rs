@@ -12,6 +12,7 @@ mod refusal;
 mod revocation;
 mod share;
 mod stream;
+pub(crate) mod trace;
 
 use std::{
     ops::RangeInclusive,

@@ -1,12 +1,18 @@
 //! One connection's share of what all connections have together.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
 };
 
 use super::rate::{PublishRate, PublishRateExceeded};
-use crate::access::{CallerCache, Peer};
+use crate::{
+    access::{CallerCache, Peer},
+    broker::Arrival,
+};
 
 /// A connection's share: the subscriptions that it may hold, the bytes of its requests that have not
 /// arrived completely, and who is at its other end. The front door passes it along with each request.
@@ -19,6 +25,8 @@ struct Share {
     subscriptions_max: usize,
     receiving_bytes: AtomicUsize,
     peer: Peer,
+    /// The peer's address as text, for all its subscriptions.
+    origin: Option<Arc<str>>,
     caller: CallerCache,
     publish_rate: Option<PublishRate>,
 }
@@ -33,6 +41,7 @@ impl ConnectionShare {
             subscriptions: AtomicUsize::new(0),
             subscriptions_max,
             receiving_bytes: AtomicUsize::new(0),
+            origin: peer.address.map(|address| address.to_string().into()),
             peer,
             caller: CallerCache::default(),
             publish_rate: None,
@@ -42,6 +51,14 @@ impl ConnectionShare {
     /// Who is at the other end.
     pub(crate) fn peer(&self) -> &Peer {
         &self.0.peer
+    }
+
+    /// A subscription comes on this connection, now.
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival {
+            peer: self.0.origin.clone(),
+            at: Some(SystemTime::now()),
+        }
     }
 
     /// Who called last.

@@ -25,6 +25,7 @@ use super::{
     refusal::{Refusal, StreamEnd},
     revocation::Revocation,
     share::{ConnectionShare, Slot},
+    trace,
 };
 use crate::{
     access::{AccessError, Permit},
@@ -76,6 +77,8 @@ pub(crate) trait Format: Send + Unpin + 'static {
 
 /// What a subscriber asks for.
 pub(crate) struct StreamRequest {
+    /// The span that the caller is in.
+    pub(crate) parent: trace::Parent,
     /// What to ask the caller's rights of, if rights are asked for.
     pub(crate) permit: Option<Permit>,
     pub(crate) options: SubscribeOptions,
@@ -111,6 +114,18 @@ impl<F: Format> LiveStream<F> {
     pub(crate) fn open(
         service: &PubSub,
         share: &ConnectionShare,
+        mut request: StreamRequest,
+        format: F,
+    ) -> Result<(Self, Option<Lifeline>), Refusal> {
+        let filters = request.options.filters.clone();
+        let parent = std::mem::take(&mut request.parent);
+        let subscribe = || Self::subscribe(service, share, request, format);
+        trace::subscribe(&parent, &filters, subscribe)
+    }
+
+    fn subscribe(
+        service: &PubSub,
+        share: &ConnectionShare,
         request: StreamRequest,
         format: F,
     ) -> Result<(Self, Option<Lifeline>), Refusal> {
@@ -124,6 +139,10 @@ impl<F: Format> LiveStream<F> {
                 permit.subscribe(filter)?;
             }
         }
+        let options = SubscribeOptions {
+            arrival: share.arrival(),
+            ..options
+        };
         let revocable = permit.map(|permit| (permit, options.filters.clone()));
         if let Some(interval) = request.heartbeat_interval
             && !service.heartbeat_interval.contains(&interval)

@@ -9,7 +9,7 @@ use std::{
 
 use super::{pb, request::PublishRequestRef};
 use crate::{
-    broker::{OverflowPolicy, Receipt, SubscribeOptions},
+    broker::{Arrival, OverflowPolicy, Receipt, SubscribeOptions},
     cursor::StartAt,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
     topic::{Topic, TopicFilter},
@@ -161,6 +161,7 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,
                 mailbox_capacity: (capacity > 0).then_some(capacity),
+                arrival: Arrival::default(),
                 start: start_at(request.start_at)?,
             },
             heartbeat_interval: heartbeat.transpose()?,

@@ -70,6 +70,15 @@ pub(crate) fn node_with_event_source() -> Result<PathBuf, &'static str> {
     Ok(node)
 }
 
+/// A Chromium, and what drives it.
+pub(crate) fn browser() -> Result<PathBuf, &'static str> {
+    if !here().join("node/node_modules/playwright-core").exists() {
+        return Err("the Node package playwright-core");
+    }
+    let mut names = ["chromium", "chromium-browser", "google-chrome"].into_iter();
+    names.find_map(on_path).ok_or("Chromium")
+}
+
 /// npm has a package for each platform; on others, buf may be on the path.
 pub(crate) fn buf() -> Result<PathBuf, &'static str> {
     let packages = fs::read_dir(here().join("node/node_modules/@bufbuild"));

@@ -407,6 +407,45 @@ fn a_benchmark_counts_what_it_did() {
 }
 
 #[test]
+fn top_prints_one_screen_without_control_codes() {
+    let (broker, url) = serve(&[]);
+    let _sub = sub(&url, &["orders.>"]);
+    let published = run(&["pub", "orders.eu", "12345", "-s", &url]);
+    assert!(published.status.success());
+    let top = run(&["top", "--once", "--interval", "100ms", "-s", &url]);
+    assert!(top.status.success(), "{top:?}");
+    let screen = text(&top.stdout);
+    assert!(
+        !screen.contains(|c: char| c != '\n' && c.is_control()),
+        "{screen:?}"
+    );
+    for wanted in [
+        &format!("Fanfare {} at {url}, up ", env!("CARGO_PKG_VERSION")),
+        "1 subscribers in 0 groups, 1 topics, 0 messages kept, ",
+        "TOPIC (1)\n",
+        "            1         0  orders.eu\n",
+        "FILTERS, GROUP (1)\n",
+        "       0 of  1024           0             1  drop_newest ",
+        "127.0.0.1        orders.>\n",
+    ] {
+        assert!(screen.contains(wanted), "{wanted:?} is not in:\n{screen}");
+    }
+    let found = run(&[
+        "top",
+        "--search",
+        "nothing",
+        "--interval",
+        "100ms",
+        "-s",
+        &url,
+    ]);
+    assert!(text(&found.stdout).contains("TOPIC (0 found among 1)\n"));
+    drop(broker);
+    let nobody = run(&["top", "--once", "-s", &url]);
+    check_refused(&nobody, 1, &format!("broker: no broker answers at {url}"));
+}
+
+#[test]
 fn all_commands_speak_tls_and_say_who_they_are() {
     let authority = Authority::new("command line");
     let files = Files::new(&authority);

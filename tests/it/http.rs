@@ -30,7 +30,6 @@ async fn one_port_speaks_http1_and_http2() {
         ("/health", 200, "ok\n"),
         ("/ready", 200, "ready\n"),
         ("/nope", 404, ""),
-        ("/", 404, ""),
     ] {
         assert_eq!(broker.get(path).await, (status, body.to_owned()), "{path}");
         let (over_http2, text) = raw.get(path).await;

@@ -14,6 +14,7 @@ mod delivery;
 mod drain;
 mod fault_proxy;
 mod faults;
+mod figures;
 mod grpc_web;
 mod history;
 mod http;
@@ -23,6 +24,8 @@ mod http_publish;
 mod http_resume;
 mod lifecycle;
 mod limits;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overflow;
 mod overload;
 mod pki;

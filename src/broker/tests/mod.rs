@@ -6,6 +6,7 @@
 
 mod accounting;
 mod endings;
+mod figures;
 mod groups;
 mod history;
 #[cfg(feature = "interleavings")]

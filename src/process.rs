@@ -1,28 +1,29 @@
 //! What a process on this machine has used, from Linux's `/proc` (see proc(5)).
 
-use std::{fs, time::Duration};
-
-use anyhow::{Context, anyhow};
+use std::{fs, io, time::Duration};
 
 /// `/proc/PID/stat` counts in this unit on every Linux that Rust runs on (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
+/// What a process uses.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Usage {
-    /// Processor time, user and system.
-    pub(super) cpu: Duration,
-    /// Memory that is resident.
-    pub(super) rss_bytes: u64,
+pub struct Usage {
+    /// Processor time since its start, user and system.
+    pub cpu: Duration,
+    /// Memory that is resident, in bytes.
+    pub rss_bytes: u64,
 }
 
 impl Usage {
-    pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
-        let read = |file: &str| {
-            let path = format!("/proc/{pid}/{file}");
-            fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
-        };
-        Self::parse(&read("stat")?, &read("status")?)
-            .ok_or_else(|| anyhow!("/proc/{pid} is not as proc(5) describes it"))
+    /// Of the process with this number.
+    ///
+    /// # Errors
+    /// There is no such process, or no `/proc`.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+        Self::parse(&read("stat")?, &read("status")?).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "not as proc(5) describes it")
+        })
     }
 
     fn parse(stat: &str, status: &str) -> Option<Self> {
