@@ -50,6 +50,15 @@ pub(crate) fn node() -> Result<PathBuf, &'static str> {
     on_path("node").ok_or("Node")
 }
 
+/// A Chromium; Node finds the package that drives it.
+pub(crate) fn browser() -> Result<PathBuf, &'static str> {
+    if !here().join("node/node_modules/playwright-core").exists() {
+        return Err("the Node package playwright-core");
+    }
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    names.into_iter().find_map(on_path).ok_or("Chromium")
+}
+
 /// npm has a package for each platform; on others, buf may be on the path.
 pub(crate) fn buf() -> Result<PathBuf, &'static str> {
     let packages = fs::read_dir(here().join("node/node_modules/@bufbuild"));
