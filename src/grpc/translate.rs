@@ -23,7 +23,7 @@ pub(crate) async fn answer_in_grpc(
 ) -> Response<Body> {
     if let Some(web) = Web::of(request.headers()) {
         let response = answer_call(web.to_grpc(request), next).await;
-        return web.from_grpc(response, &memory);
+        return web.answer(response, &memory);
     }
     if !is_grpc(request.headers()) {
         return next.run(request).await;

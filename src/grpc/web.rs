@@ -66,7 +66,7 @@ impl Web {
     }
 
     /// The answer as gRPC-Web has it.
-    pub(super) fn from_grpc(
+    pub(super) fn answer(
         self,
         mut response: Response<Body>,
         memory: &Arc<Memory>,

@@ -74,7 +74,7 @@ pub(super) fn router(
         heartbeat_interval: config.sse_heartbeat_interval,
         origins,
         host: Host {
-            readiness: readiness.clone(),
+            readiness,
             connections_max: config.connections_max,
             started: Instant::now(),
         },

@@ -5,6 +5,7 @@
 //! accounts and errors. So whatever a protocol does not have to do in its own way is here, and the
 //! protocols convert. Knows HTTP's bodies and headers; knows no gRPC, no routes and no front door.
 
+mod chunks;
 mod lifeline;
 mod rate;
 mod receiving;

@@ -107,7 +107,7 @@ async fn the_metrics_are_all_there_and_add_up() {
     let least = 2 * 24 + 112 + 2;
     assert!((least..least + 10).contains(&memory), "{memory}");
     let types = metrics.lines().filter(|line| line.starts_with("# TYPE "));
-    assert_eq!(types.count(), 21, "a new metric belongs in this test");
+    assert_eq!(types.count(), 26, "a new metric belongs in this test");
 }
 
 #[tokio::test]
