@@ -353,7 +353,7 @@ async fn where_there_is_nothing_an_error_says_so() {
     let mut web = Web::http1(broker.address).await;
     for path in [
         "/v1/nope",
-        "/v1/topics",
+        "/v1/topic",
         "/v1/topics/a/b",
         "/v1/topics/a/messages/x",
     ] {

@@ -54,7 +54,7 @@
   async function ask(path, options = {}) {
     const headers = new Headers(options.headers);
     if (token) headers.set("authorization", "Bearer " + token);
-    const response = await fetch(path, { cache: "no-store", credentials: "omit", ...options, headers });
+    const response = await fetch(path, { cache: "no-store", ...options, headers });
     if (response.ok) return response;
     const body = await response.text();
     let message = body.trim() || "the broker answers with status " + response.status;
