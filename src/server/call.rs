@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::{answer::answer, connection::Context, frame_guard::Credit};
@@ -123,7 +124,13 @@ async fn begin_answer(
     share: ConnectionShare,
     credit: Credit,
 ) -> Option<Sending> {
-    let request = request.map(|stream| Body::new(Received { stream }));
+    let unread = Unread::default();
+    let request = request.map(|stream| {
+        Body::new(Received {
+            stream: Some(stream),
+            unread: Arc::clone(&unread),
+        })
+    });
     let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
     // The hook has logged a panic.
     let answered = answering.await;
@@ -131,6 +138,7 @@ async fn begin_answer(
     // A caller that takes no answers does not keep them for ever.
     let patience = context.config.stall_timeout;
     let mut sending = Sending::begin(respond, answer.response, answer.lifeline, credit, patience)?;
+    sending.unread = unread.lock().take();
     let Some(reading) = answer.reading else {
         sending.hurry = sending.lifeline.is_none().then(|| Hurry {
             metrics: Arc::clone(&context.metrics),
@@ -151,9 +159,21 @@ async fn begin_answer(
     None
 }
 
+/// What nobody has read of a request. Were it let go of before the answer is out, the stream would be
+/// cancelled, and the caller not be told why.
+type Unread = Arc<Mutex<Option<RecvStream>>>;
+
 /// The request's body as the rest of the server knows bodies.
 struct Received {
-    stream: RecvStream,
+    /// None once it is dropped.
+    stream: Option<RecvStream>,
+    unread: Unread,
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        *self.unread.lock() = self.stream.take().filter(|stream| !stream.is_end_stream());
+    }
 }
 
 impl http_body::Body for Received {
@@ -164,11 +184,14 @@ impl http_body::Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let data = std::task::ready!(self.stream.poll_data(cx));
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        let data = std::task::ready!(stream.poll_data(cx));
         Poll::Ready(match data {
             Some(Ok(data)) => {
                 // Whoever reads bounds what it keeps; the window is for what nobody has read.
-                let released = self.stream.flow_control().release_capacity(data.len());
+                let released = stream.flow_control().release_capacity(data.len());
                 Some(released.map(|()| Frame::data(data)))
             }
             Some(Err(error)) => Some(Err(error)),
@@ -177,7 +200,7 @@ impl http_body::Body for Received {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 }
 
@@ -194,6 +217,8 @@ struct Sending {
     credit: Credit,
     grace: Duration,
     is_whole: bool,
+    /// To be let go of with the answer.
+    unread: Option<RecvStream>,
 }
 
 /// Gives an answer up that its caller does not take.
@@ -236,6 +261,7 @@ impl Sending {
                 credit,
                 grace,
                 is_whole,
+                unread: None,
             }),
             Err(error) => {
                 log_early_end(&error);
