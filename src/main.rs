@@ -21,10 +21,15 @@ fn main() -> ExitCode {
     heap::keep_freed();
     let cli = Cli::parse();
     let done = match cli.command {
-        None => telemetry::init(&cli.log).and_then(|()| serve::serve(cli.serve)),
+        None => telemetry::init(&cli.log, &cli.trace).and_then(|telemetry| {
+            let served = serve::serve(cli.serve);
+            telemetry.finish();
+            served
+        }),
         Some(Command::Pub(args)) => cli::publish(args),
         Some(Command::Sub(args)) => cli::subscribe(args),
         Some(Command::Health(args)) => cli::health(args),
+        Some(Command::Top(args)) => cli::top(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Token(args)) => cli::token(&args),
         Some(Command::Check(args)) => cli::check(*args),

@@ -43,6 +43,7 @@ pub(crate) enum Limit {
     SubscriptionsPerConnection,
     Subscriptions,
     Tags,
+    Filters,
     RequestBytes,
     ReceivingBytes,
     PayloadBytes,
@@ -60,7 +61,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshakes,
@@ -73,6 +74,7 @@ impl Limit {
         Self::SubscriptionsPerConnection,
         Self::Subscriptions,
         Self::Tags,
+        Self::Filters,
         Self::RequestBytes,
         Self::ReceivingBytes,
         Self::PayloadBytes,
@@ -103,6 +105,7 @@ impl Limit {
             Self::SubscriptionsPerConnection => "subscriptions_per_connection",
             Self::Subscriptions => "subscriptions",
             Self::Tags => "tags",
+            Self::Filters => "filters",
             Self::RequestBytes => "request_bytes",
             Self::ReceivingBytes => "receiving_bytes",
             Self::PayloadBytes => "payload_bytes",
@@ -211,6 +214,15 @@ impl Metrics {
             limit: limit.as_str(),
         };
         self.rejected.get_or_create(&label).inc_by(count);
+    }
+
+    /// What was refused or ended, by limit.
+    pub(crate) fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = Limit::ALL.into_iter().map(Limit::as_str);
+        names.map(|limit| {
+            let count = self.rejected.get_or_create(&LimitLabel { limit }).get();
+            (limit, count)
+        })
     }
 
     /// All metrics as text of [`CONTENT_TYPE`].

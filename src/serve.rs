@@ -1,11 +1,6 @@
 //! `broker` without a subcommand: serves until it is told to stop.
 
-use std::{
-    num::NonZero,
-    process::ExitCode,
-    thread,
-    time::{Instant, SystemTime},
-};
+use std::{num::NonZero, process::ExitCode, thread, time::SystemTime};
 
 use anyhow::Context;
 use fanfare::{
@@ -16,6 +11,7 @@ use fanfare::{
 use tokio::{
     runtime::{Handle, Runtime},
     sync::oneshot,
+    time::Instant,
 };
 
 use crate::{

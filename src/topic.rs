@@ -163,7 +163,6 @@ impl TopicFilter {
         let mut topic = topic.tokens();
         for token in self.tokens() {
             match (token, topic.next()) {
-                (_, None) => return false,
                 (">", Some(_)) => return true,
                 ("*", Some(_)) => {}
                 (literal, Some(actual)) if literal == actual => {}
@@ -299,8 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn clones_are_the_same_and_others_are_not_however_equal() {
+        let topic: Topic = "a.b".parse().unwrap();
+        let other: Topic = "a.b".parse().unwrap();
+        assert!(topic.is_same(&topic.clone()));
+        assert!(!topic.is_same(&other));
+        assert_eq!(topic, other);
+    }
+
+    #[test]
     fn a_filter_without_wildcards_is_a_topic() {
         let filter: TopicFilter = "a.b".parse().unwrap();
+        assert_eq!(filter.as_str(), "a.b");
         assert_eq!(filter.as_topic(), Some("a.b".parse().unwrap()));
         assert_eq!("a.*".parse::<TopicFilter>().unwrap().as_topic(), None);
         assert_eq!("a.>".parse::<TopicFilter>().unwrap().as_topic(), None);

@@ -179,6 +179,23 @@ fn access_knows_headers_and_no_adapter() {
 }
 
 #[test]
+fn what_all_protocols_share_knows_none_of_them() {
+    let words = [
+        "tonic",
+        "hyper",
+        "clap",
+        "crate::grpc",
+        "crate::http",
+        "crate::server",
+        "crate::client",
+    ];
+    check_absent("src/service", &words);
+    check_absent("src/access", &["crate::service"]);
+    check_absent("src/wire", &["crate::service"]);
+    check_absent("src/broker", &["crate::service"]);
+}
+
+#[test]
 fn adapters_know_no_front_door_and_nothing_knows_the_command_line() {
     check_absent(
         "src/grpc",

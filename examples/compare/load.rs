@@ -122,14 +122,15 @@ async fn measure(
     let address = server.address();
     let mut pacer = None;
     if let Pace::Rate(rate) = shape.pace {
-        let codec = traffic(0).codec(system);
+        let codec = traffic(0).codec(system.publisher());
         let count = (rate as f64 * (effort.warmup + effort.duration).as_secs_f64()) as u64;
         let epoch = shared.epoch;
         let paced = move || pacer::publish(address, codec, epoch, rate, count);
         pacer = Some((thread::spawn(paced), count));
     } else {
         for topic in 0..shape.topics {
-            let link = Link::connect(address, traffic(topic).codec(system), &scratch).await?;
+            let codec = traffic(topic).codec(system.publisher());
+            let link = Link::connect(address, codec, &scratch).await?;
             let unanswered_max = match shape.pace {
                 Pace::Acked { in_flight } => in_flight,
                 _ => u64::MAX,

@@ -31,6 +31,7 @@ const LEGEND: &str = "Medians of the rounds, with their extremes; less is better
 fn color(system: System) -> &'static str {
     match system {
         System::Fanfare => "#c2410c",
+        System::Events => "#e8a33d",
         System::Nats => "#2563a8",
         System::Redis => "#9f3a52",
         System::Mosquitto => "#5b7a3a",

@@ -27,6 +27,8 @@ const START_ATTEMPTS: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum System {
     Fanfare,
+    /// Fanfare's server-sent events: subscribers over HTTP/1.1, the publisher in gRPC
+    Events,
     Nats,
     Redis,
     Mosquitto,
@@ -37,8 +39,9 @@ pub(crate) enum System {
 }
 
 impl System {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Fanfare,
+        Self::Events,
         Self::Nats,
         Self::Redis,
         Self::Mosquitto,
@@ -49,11 +52,20 @@ impl System {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fanfare => "Fanfare",
+            Self::Events => "SSE",
             Self::Nats => "NATS",
             Self::Redis => "Redis",
             Self::Mosquitto => "mosquitto",
             Self::Floor => "floor",
             Self::Reference => "reference",
+        }
+    }
+
+    /// In what its publishers speak.
+    pub(crate) fn publisher(self) -> Self {
+        match self {
+            Self::Events => Self::Fanfare,
+            system => system,
         }
     }
 
@@ -141,7 +153,7 @@ impl Machine {
 
     fn program(&self, system: System) -> Option<PathBuf> {
         match system {
-            System::Fanfare => Some(self.broker.clone()),
+            System::Fanfare | System::Events => Some(self.broker.clone()),
             System::Floor => std::env::current_exe().ok(),
             System::Reference => self.reference.clone(),
             System::Nats => find("nats-server"),
@@ -214,7 +226,7 @@ impl Machine {
         let (ip, port) = (address.ip().to_string(), address.port().to_string());
         let text = |arguments: &[&str]| arguments.iter().map(ToString::to_string).collect();
         Ok(match system {
-            System::Fanfare => text(&[
+            System::Fanfare | System::Events => text(&[
                 "--listen",
                 &address.to_string(),
                 "--threads",

@@ -97,6 +97,13 @@ impl Workload {
         match self {
             // It has no PublishStream: in the others, its publisher would do other work than ours.
             _ if system == System::Reference => self == Self::Unary,
+            // Its publisher is Fanfare's own.
+            _ if system == System::Events => {
+                matches!(
+                    self,
+                    Self::OneToOne | Self::Fan100 | Self::Fan1000 | Self::Idle
+                )
+            }
             // MQTT answers no publish of QoS 0, and the floor none at all.
             Self::Unary => !matches!(system, System::Mosquitto | System::Floor),
             Self::Idle => system != System::Floor,
@@ -166,7 +173,7 @@ const fn goal(
 }
 
 /// The goals; those against NATS and Redis without a number of their own are for information.
-pub(crate) const GOALS: [Goal; 15] = [
+pub(crate) const GOALS: [Goal; 17] = [
     goal(
         Workload::Fan100,
         System::Nats,
@@ -182,6 +189,8 @@ pub(crate) const GOALS: [Goal; 15] = [
         Some(0.25),
     ),
     goal(Workload::Fan100, System::Floor, None, None, Some(1.15)),
+    goal(Workload::Fan100, System::Events, None, None, None),
+    goal(Workload::Fan1000, System::Events, None, None, None),
     goal(
         Workload::OneToOne,
         System::Nats,

@@ -152,6 +152,15 @@ impl Permit {
         self.access.count(error);
     }
 
+    /// Whether the caller may do what has nothing to do with topics.
+    ///
+    /// # Errors
+    /// It may not, or is nobody any more.
+    pub(crate) fn require(&mut self, right: Right) -> Result<(), AccessError> {
+        self.renew()?;
+        self.caller.require(right)
+    }
+
     /// Whether the caller may publish to this topic. Asked for the same topic again, and while nothing
     /// has changed, costs an atomic load.
     ///

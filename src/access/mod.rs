@@ -138,7 +138,27 @@ impl Access {
         peer: &Peer,
         cache: &CallerCache,
     ) -> Result<Caller, AccessError> {
-        let token = bearer_token(headers)?;
+        self.identify_by(headers, None, peer, cache)
+    }
+
+    /// [`identify`](Self::identify) where a token may have been shown elsewhere than in a header.
+    ///
+    /// # Errors
+    /// As [`identify`](Self::identify); also if tokens were shown in both places.
+    pub(crate) fn identify_by(
+        &self,
+        headers: &HeaderMap,
+        token: Option<Secret>,
+        peer: &Peer,
+        cache: &CallerCache,
+    ) -> Result<Caller, AccessError> {
+        let token = match (bearer_token(headers)?, token) {
+            (Some(_), Some(_)) => {
+                let reason = "there is a token in a header and another one beside it";
+                return Err(Unproven::Invalid { reason }.into());
+            }
+            (shown, None) | (None, shown) => shown,
+        };
         let generation = self.generation();
         if let Some(caller) = cache.find(token.as_ref()) {
             if caller.generation() == generation {

@@ -203,7 +203,7 @@ impl Policy {
     ///
     /// # Errors
     /// Anything in it that is not understood, or does not fit together.
-    pub(super) fn parse(text: &str, read: ReadNamed<'_>) -> Result<Self, AuthError> {
+    pub(crate) fn parse(text: &str, read: ReadNamed<'_>) -> Result<Self, AuthError> {
         let parsed: Text = toml::from_str(text).map_err(|error| AuthError::syntax(text, &error))?;
         let mut rules = Rules {
             everyone: grants("everyone", parsed.everyone)?,

@@ -20,6 +20,8 @@ mod identity;
 mod jwt;
 #[cfg(feature = "jwt")]
 mod jwt_key;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod oracle;
 mod pattern;
 mod policy;
 #[cfg(feature = "jwt")]

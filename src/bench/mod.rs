@@ -7,7 +7,6 @@
 mod load;
 mod pacer;
 mod payload;
-mod process;
 mod report;
 mod sender;
 mod tally;
@@ -15,7 +14,10 @@ mod tally;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use fanfare::client::{Authorized, BearerToken, Client, TlsConnector};
+use fanfare::{
+    client::{Authorized, BearerToken, Client, TlsConnector},
+    process::Usage,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::Endpoint;
@@ -23,7 +25,6 @@ use tonic::transport::Endpoint;
 use self::{
     load::{Load, Received},
     payload::STAMP_BYTES,
-    process::Usage,
     report::Report,
 };
 use crate::{
@@ -88,6 +89,11 @@ impl Target {
     }
 }
 
+fn usage(pid: Option<u32>) -> anyhow::Result<Option<Usage>> {
+    let usage = |pid| Usage::of(pid).with_context(|| format!("cannot read /proc/{pid}"));
+    pid.map(usage).transpose()
+}
+
 async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     let size = args.size.as_u64() as usize;
     ensure!(
@@ -96,7 +102,7 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     );
     let target = Target::new(&args.connect)?;
     let load = Arc::new(Load::new(&args));
-    let idle = args.server_pid.map(Usage::of).transpose()?;
+    let idle = usage(args.server_pid)?;
 
     let mut subscribers = JoinSet::new();
     let mut channel = target.connect().await?;
@@ -107,7 +113,7 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
         let stream = load.subscribe(channel.clone(), index).await?;
         subscribers.spawn(Arc::clone(&load).receive(stream, index));
     }
-    let subscribed = args.server_pid.map(Usage::of).transpose()?;
+    let subscribed = usage(args.server_pid)?;
 
     let mut publishers = JoinSet::new();
     let mut channels = Vec::new();
@@ -123,12 +129,12 @@ async fn measure(args: BenchArgs) -> anyhow::Result<Report> {
     watch(&bar, *args.warmup, &load).await;
     load.start_recording();
     let (published_from, delivered_from) = load.counts();
-    let cpu_from = args.server_pid.map(Usage::of).transpose()?;
+    let cpu_from = usage(args.server_pid)?;
     let started = Instant::now();
     watch(&bar, *args.duration, &load).await;
     let elapsed = started.elapsed();
     let (published_to, delivered_to) = load.counts();
-    let cpu_to = args.server_pid.map(Usage::of).transpose()?;
+    let cpu_to = usage(args.server_pid)?;
     load.stop_publishing();
     bar.finish_and_clear();
 

@@ -39,12 +39,18 @@ impl Shared {
                 max: limits.tags_max,
             });
         }
+        if options.filters.as_slice().len() > limits.filters_max {
+            return Err(SubscribeError::TooManyFilters {
+                filters: options.filters.as_slice().len(),
+                max: limits.filters_max,
+            });
+        }
         if options.group.is_some() && !options.start.is_now() {
             return Err(SubscribeError::GroupWithStart);
         }
         // Asked before the topic is pinned: who is refused must not push others out of memory.
         self.admits(&self.registry.read())?;
-        match options.filter.as_topic() {
+        match options.filters.as_topic() {
             Some(topic) => self.subscribe_to_topic(&topic, options, encoding),
             None => self.subscribe_to_many(options, encoding),
         }
@@ -94,14 +100,19 @@ impl Shared {
         options: SubscribeOptions,
         encoding: Option<&'static Encoding>,
     ) -> Result<Subscription, SubscribeError> {
-        let start = options.start;
+        let (start, filters) = (options.start, options.filters.clone());
+        let topics: Vec<_> = filters.topics().map(|t| self.topics.pin(&t)).collect();
+        let are_all_topics = topics.len() == filters.as_slice().len();
         // Before it is registered: what comes in between would be handed over twice, but not be lost.
         let head = self.history.head();
         let is_on = self.history.is_on();
         let is_behind = is_on && !start.is_now();
-        let subscriber = self.register(options, encoding, is_behind)?;
+        let registered = self.register(options, encoding, is_behind);
+        let subscriber = registered
+            .inspect_err(|_| filters.topics().for_each(|topic| self.topics.unpin(&topic)))?;
         let beginning = if is_behind {
-            Beginning::of_filter(self, start, &subscriber)
+            let these = are_all_topics.then(|| topics.clone());
+            Beginning::of_many(self, start, &subscriber, these)
         } else if is_on {
             Beginning {
                 replay: None,
@@ -110,12 +121,12 @@ impl Shared {
         } else {
             Beginning::without_history(start)
         };
-        Ok(Subscription::new(
-            Arc::clone(self),
-            subscriber,
-            None,
-            beginning,
-        ))
+        let subscription = Subscription::new(Arc::clone(self), subscriber, None, beginning);
+        Ok(if are_all_topics {
+            subscription.until_ended(topics)
+        } else {
+            subscription
+        })
     }
 
     /// Whether one more subscription may live.
@@ -146,6 +157,8 @@ impl Shared {
             bytes: limits.mailbox_bytes,
         };
         let tags: Box<[Tag]> = options.tags.into();
+        let more_filters = options.filters.as_slice().len() - 1;
+        let held_bytes = pressure::SUBSCRIPTION_BYTES + more_filters * pressure::FILTER_BYTES;
         // Taken under the registry's lock: the trie wants rising ids.
         let next_id = || self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut registry = self.registry.write();
@@ -153,7 +166,7 @@ impl Shared {
         let shares = options.group.is_none() && size.messages >= self.lane_capacity_min;
         let lane = encoding.filter(|_| shares).map(|encoding| {
             let key = LaneKey {
-                filter: options.filter.clone(),
+                filters: options.filters.clone(),
                 tags: tags.clone(),
                 encoding: encoding.name,
             };
@@ -161,7 +174,8 @@ impl Shared {
         });
         let subscriber = Arc::new(Subscriber {
             id: next_id(),
-            filter: options.filter,
+            arrival: options.arrival,
+            filters: options.filters,
             tags,
             group: options.group.map(|name| registry.join_group(name)),
             served: AtomicU64::new(0),
@@ -172,7 +186,7 @@ impl Shared {
                 options.overflow,
                 Arc::clone(&self.budget),
             )),
-            _held: self.budget.memory().hold(pressure::SUBSCRIPTION_BYTES),
+            _held: self.budget.memory().hold(held_bytes),
         });
         registry.insert(&subscriber);
         self.version.store(registry.version(), Ordering::Release);
@@ -188,7 +202,7 @@ impl Shared {
             return;
         };
         wakers.wake();
-        if let Some(topic) = subscriber.filter.as_topic() {
+        for topic in subscriber.filters.topics() {
             self.topics.unpin(&topic);
         }
     }

@@ -28,13 +28,14 @@ use super::{
     batch::{Encoding, Tail},
     budget::Budget,
     ended::EndReason,
+    filters::Filters,
     mailbox::Mailbox,
     parting::Parting,
     queue::Room,
     registry::Tally,
     sync::{Mutex, MutexGuard},
 };
-use crate::{message::Tag, topic::TopicFilter};
+use crate::message::Tag;
 
 /// The smallest mailbox that shares a lane, in messages: with smaller ones batches would hold next to
 /// nothing.
@@ -57,7 +58,7 @@ const RETURN: usize = 2;
 /// What the members of a lane have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
-    pub(crate) filter: TopicFilter,
+    pub(crate) filters: Filters,
     pub(crate) tags: Box<[Tag]>,
     pub(crate) encoding: &'static str,
 }
@@ -209,6 +210,15 @@ impl Lane {
         state.room = Room::UNBOUNDED;
     }
 
+    /// Wakes all members: what they wait for may be over.
+    pub(crate) fn wake(&self, tally: &mut Tally) {
+        let state = self.lock();
+        for seats in [&state.attached, &state.detached, &state.behind] {
+            let readers = seats.iter().filter_map(|seat| seat.mailbox.take_reader());
+            tally.wakers.extend(readers);
+        }
+    }
+
     /// Does something to a member's mailbox, with all that was published before in it. A member that
     /// has ended by then leaves.
     pub(crate) fn with_flushed<R>(
@@ -227,8 +237,13 @@ impl Lane {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many members it has.
+    pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        state.attached.is_empty() && state.detached.is_empty() && state.behind.is_empty()
+        state.attached.len() + state.detached.len() + state.behind.len()
     }
 }
 

@@ -35,6 +35,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 pub const IDLE_TOPICS_MAX: usize = 100_000;
 /// A subscriber that asks for more tags than this wants a topic of its own.
 pub const TAGS_MAX: usize = 64;
+/// A page shows less at a time; whoever asks for more filters than this wants a wildcard.
+pub const FILTERS_MAX: usize = 64;
 
 /// The broker's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Limits {
     pub idle_topics_max: usize,
     /// The most tags that one subscriber may ask for.
     pub tags_max: usize,
+    /// The most filters that one subscriber may ask for.
+    pub filters_max: usize,
     /// What is kept for replay.
     pub history: HistoryLimits,
 }
@@ -84,6 +88,7 @@ impl Default for Limits {
             subscriptions_max: SUBSCRIPTIONS_MAX,
             idle_topics_max: IDLE_TOPICS_MAX,
             tags_max: TAGS_MAX,
+            filters_max: FILTERS_MAX,
             history: HistoryLimits::default(),
         }
     }

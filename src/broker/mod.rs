@@ -10,6 +10,8 @@
 mod batch;
 mod budget;
 mod ended;
+mod figures;
+mod filters;
 mod history;
 mod joining;
 mod lane;
@@ -58,6 +60,8 @@ use self::{
 };
 pub use self::{
     ended::{EndReason, Ended, Lost},
+    figures::*,
+    filters::Filters,
     ledger::{Ledger, MissReason},
     limits::*,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},

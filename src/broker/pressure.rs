@@ -12,6 +12,8 @@ use super::{Broker, EvictReason, Memory, Shared, SubscribeError};
 
 /// What a subscription takes without a message, beside its stream: as measured, rounded up.
 pub(super) const SUBSCRIPTION_BYTES: usize = 1024;
+/// What each filter after the first takes: one of four tokens, as measured, rounded up.
+pub(super) const FILTER_BYTES: usize = 1024;
 /// What a topic takes: as measured.
 const TOPIC_BYTES: usize = 700;
 /// Whoever has nothing waiting is not at fault. Whoever has little may have much more in HTTP/2's hands,

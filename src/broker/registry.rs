@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     message::{Delivery, GroupName},
-    topic::{Topic, TopicFilter},
+    topic::Topic,
 };
 
 /// Subscribers that share the work, whatever their filters.
@@ -38,6 +38,12 @@ pub(crate) struct Group {
     name: GroupName,
     /// Messages that the group was given.
     messages: AtomicU64,
+}
+
+impl Group {
+    pub(super) fn name(&self) -> &GroupName {
+        &self.name
+    }
 }
 
 /// What became of one message at all the mailboxes it matched.
@@ -96,21 +102,23 @@ impl Route {
     }
 
     /// Ends the subscriptions to just this topic, which has seen its last message, each after what its
-    /// mailbox holds. Wakes nobody.
+    /// mailbox holds. Who reads several topics looks by itself whether this was the last of them. Wakes
+    /// nobody.
     pub(crate) fn finish(&self, topic: &Topic, tally: &mut Tally) {
-        let is_just_this = |filter: &TopicFilter| filter.as_str() == topic.as_str();
-        for lane in self
-            .lanes
-            .iter()
-            .filter(|lane| is_just_this(&lane.key.filter))
-        {
-            lane.finish(tally);
+        for lane in &self.lanes {
+            if lane.key.filters.is_just(topic) {
+                lane.finish(tally);
+            } else if lane.key.filters.names_among_others(topic) {
+                lane.wake(tally);
+            }
         }
         let members = self.groups.iter().flat_map(|(_, members)| members);
         for subscriber in self.singles.iter().chain(members) {
-            if is_just_this(&subscriber.filter) {
+            if subscriber.filters.is_just(topic) {
                 let wakers = subscriber.mailbox.finish(EndReason::TopicEnded);
                 tally.wakers.extend(wakers);
+            } else if subscriber.filters.names_among_others(topic) {
+                tally.wakers.extend(subscriber.mailbox.take_reader());
             }
         }
     }
@@ -202,6 +210,30 @@ impl Registry {
         self.subscribers.values()
     }
 
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.values()
+    }
+
+    /// How many subscribers a topic has.
+    pub(crate) fn matching(&self, topic: &Topic) -> usize {
+        let targets = self.targets(topic).into_iter();
+        let members = targets.map(|target| match target {
+            Target::Lane(lane) => lane.len(),
+            Target::Subscriber(_) => 1,
+        });
+        members.sum()
+    }
+
+    /// What a topic leads to, in the order in which it came.
+    fn targets(&self, topic: &Topic) -> Vec<&Target> {
+        let mut found = Vec::new();
+        self.trie.visit(topic, |target| found.push(target));
+        found.sort_unstable_by_key(|target| target.id());
+        // Found by each of its filters that matches.
+        found.dedup_by_key(|target| target.id());
+        found
+    }
+
     /// The accounts of all subscribers, those that left included.
     pub(crate) fn ledger(&self) -> Ledger {
         let mut sum = self.departed;
@@ -235,15 +267,17 @@ impl Registry {
         }
         let id = next_id();
         let lane = Arc::new(Lane::new(id, key.clone(), encoding, Arc::clone(budget)));
-        let target = Target::Lane(Arc::clone(&lane));
-        self.trie.insert(&key.filter, id, target);
+        for filter in key.filters.as_slice() {
+            let target = Target::Lane(Arc::clone(&lane));
+            self.trie.insert(filter, id, target);
+        }
         self.lanes.insert(key, Arc::clone(&lane));
         self.version += 1;
         lane
     }
 
     pub(crate) fn insert(&mut self, subscriber: &Arc<Subscriber>) {
-        let (filter, id) = (&subscriber.filter, subscriber.id);
+        let id = subscriber.id;
         self.subscribers.insert(id, Arc::clone(subscriber));
         if let Some(lane) = &subscriber.lane {
             let seat = Seat {
@@ -252,8 +286,10 @@ impl Registry {
             };
             lane.join(seat, subscriber.is_behind());
         } else {
-            let target = Target::Subscriber(Arc::clone(subscriber));
-            self.trie.insert(filter, id, target);
+            for filter in subscriber.filters.as_slice() {
+                let target = Target::Subscriber(Arc::clone(subscriber));
+                self.trie.insert(filter, id, target);
+            }
             self.version += 1;
         }
     }
@@ -279,7 +315,9 @@ impl Registry {
         self.departed += ledger;
         match &subscriber.lane {
             None => {
-                self.trie.remove(&subscriber.filter, id);
+                for filter in subscriber.filters.as_slice() {
+                    self.trie.remove(filter, id);
+                }
                 self.version += 1;
             }
             Some(lane) if lane.is_empty() => self.remove_lane(lane),
@@ -290,7 +328,9 @@ impl Registry {
 
     /// Removes an empty lane, unless it is gone and another one has taken its place.
     fn remove_lane(&mut self, lane: &Lane) {
-        if self.trie.remove(&lane.key.filter, lane.id).is_none() {
+        let filters = lane.key.filters.as_slice().iter();
+        let removed = filters.filter_map(|filter| self.trie.remove(filter, lane.id));
+        if removed.count() == 0 {
             return;
         }
         self.lanes.remove(&lane.key);
@@ -315,16 +355,12 @@ impl Registry {
 
     /// The way to all subscribers of a topic, in the order in which they came.
     pub(crate) fn route(&self, topic: &Topic) -> Route {
-        let mut found = Vec::new();
-        self.trie.visit(topic, |target| found.push(target));
-        found.sort_unstable_by_key(|target| target.id());
-
         let mut route = Route {
             version: self.version,
             ..Route::default()
         };
         let mut groups: HashMap<&GroupName, usize> = HashMap::new();
-        for target in found {
+        for target in self.targets(topic) {
             let subscriber = match target {
                 Target::Lane(lane) => {
                     route.lanes.push(Arc::clone(lane));

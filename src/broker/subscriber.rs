@@ -10,6 +10,8 @@ use std::{
 
 use super::{
     ended::{EndReason, Ended},
+    figures::Arrival,
+    filters::Filters,
     lane::Lane,
     ledger::Ledger,
     mailbox::Mailbox,
@@ -17,13 +19,13 @@ use super::{
     queue::{BatchLimit, Taken},
     registry::Group,
 };
-use crate::{message::Tag, topic::TopicFilter};
+use crate::message::{GroupName, Tag};
 
 /// One live reader of a filter.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) id: u64,
-    pub(crate) filter: TopicFilter,
+    pub(crate) filters: Filters,
     pub(crate) tags: Box<[Tag]>,
     pub(crate) group: Option<Arc<Group>>,
     /// When the group served this member last, in messages; 0 for never.
@@ -31,6 +33,7 @@ pub(crate) struct Subscriber {
     /// Shared with those who want the same.
     pub(crate) lane: Option<Arc<Lane>>,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) arrival: Arrival,
     /// Whether it still reads the logs of topics with history, and its mailbox is to leave their messages
     /// out. Changes under the order lock; a lane knows by itself where its members are.
     pub(crate) is_behind: AtomicBool,
@@ -42,6 +45,10 @@ impl Subscriber {
     /// Whether the subscriber's tags let a message with this tag through.
     pub(super) fn wants(&self, tag: Option<&Tag>) -> bool {
         self.tags.is_empty() || tag.is_some_and(|tag| self.tags.contains(tag))
+    }
+
+    pub(super) fn group_name(&self) -> Option<&GroupName> {
+        self.group.as_ref().map(|group| group.name())
     }
 
     pub(crate) fn is_behind(&self) -> bool {

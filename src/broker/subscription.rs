@@ -10,10 +10,14 @@ use std::{
 use super::{
     Memory, Shared,
     ended::{EndReason, Ended, Lost},
+    figures::Arrival,
+    filters::Filters,
+    mailbox::Mailbox,
     overflow::OverflowPolicy,
     queue::{BatchLimit, MailboxSize, Taken},
     replay::{Beginning, Replay},
     subscriber::Subscriber,
+    topics::TopicState,
 };
 use crate::{
     cursor::{Cursor, StartAt},
@@ -25,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SubscribeOptions {
     /// Which topics.
-    pub filter: TopicFilter,
+    pub filters: Filters,
     /// With whom to share the work.
     pub group: Option<GroupName>,
     /// Only messages that carry one of these; empty means all.
@@ -36,6 +40,8 @@ pub struct SubscribeOptions {
     pub mailbox_capacity: Option<usize>,
     /// From where on; a group can only start now.
     pub start: StartAt,
+    /// Who asks, for those who look at the [list](super::Broker::subscriptions).
+    pub arrival: Arrival,
 }
 
 impl SubscribeOptions {
@@ -43,12 +49,13 @@ impl SubscribeOptions {
     #[must_use]
     pub fn new(filter: TopicFilter) -> Self {
         Self {
-            filter,
+            filters: filter.into(),
             group: None,
             tags: Vec::new(),
             overflow: OverflowPolicy::default(),
             mailbox_capacity: None,
             start: StartAt::Now,
+            arrival: Arrival::default(),
         }
     }
 }
@@ -67,6 +74,14 @@ pub enum SubscribeError {
     /// A group shares what comes, and has no past to share; the caller must ask for one or the other.
     #[error("a group can only start now")]
     GroupWithStart,
+    /// More filters than allowed; the caller must ask for fewer.
+    #[error("{filters} filters exceed the limit of {max}")]
+    TooManyFilters {
+        /// The number asked for.
+        filters: usize,
+        /// The limit.
+        max: usize,
+    },
     /// As many subscriptions as allowed are live; a retry helps once some have left.
     #[error("{max} subscriptions are live, which is the limit")]
     TooManySubscriptions {
@@ -106,6 +121,8 @@ pub struct Subscription {
     cursor: Option<Cursor>,
     /// Until it is done.
     replay: Option<Box<Replay>>,
+    /// If all that it is for are several topics: those that have not been seen to have ended.
+    unended: Option<Vec<Arc<TopicState>>>,
     is_watched: bool,
 }
 
@@ -122,8 +139,15 @@ impl Subscription {
             start,
             cursor: beginning.cursor,
             replay: beginning.replay,
+            unended: None,
             is_watched: false,
         }
+    }
+
+    /// Comes to its end once all these have.
+    pub(super) fn until_ended(mut self, topics: Vec<Arc<TopicState>>) -> Self {
+        self.unended = Some(topics);
+        self
     }
 
     /// The mailbox's bounds, as granted.
@@ -188,7 +212,25 @@ impl Subscription {
                 taken => return taken.map_ok(drop),
             }
         }
+        let taken = self.subscriber.poll_take(cx, limit, &mut into);
+        if taken.is_ready() || !self.have_all_ended() {
+            return taken;
+        }
+        // Nothing more will come, and what came until then may still wait.
+        let finish = |mailbox: &Mailbox| mailbox.finish(EndReason::TopicEnded);
+        self.subscriber.with_flushed(finish).wake();
         self.subscriber.poll_take(cx, limit, into)
+    }
+
+    /// Whether there were several topics, and all have ended. Each is asked until it has.
+    fn have_all_ended(&mut self) -> bool {
+        let Some(unended) = &mut self.unended else {
+            return false;
+        };
+        while unended.last().is_some_and(|topic| topic.look().ended) {
+            unended.pop();
+        }
+        unended.is_empty()
     }
 
     /// What was taken has been passed on.

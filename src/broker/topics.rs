@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use super::{
@@ -34,6 +35,9 @@ const GENERATIONS: usize = 2;
 /// One topic for each generation of each shard.
 pub(super) const IDLE_TOPICS_MIN: usize = SHARDS * GENERATIONS;
 
+/// The shortest time that a topic's rate is measured over: two who look at once must not measure nothing.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct TopicState {
     pub(crate) epoch: Epoch,
@@ -46,11 +50,25 @@ pub(crate) struct LiveTopic {
     /// The newest sequence given; 0 before the first.
     pub(crate) head: u64,
     pub(crate) route: Arc<Route>,
+    /// What `head` was at the last mark.
+    marked: u64,
+    /// Messages a second until then.
+    per_second: f32,
     /// What is kept; `None` for a topic without history.
     pub(crate) log: Option<Box<Log>>,
     /// Whether its last message has been published.
     pub(crate) ended: bool,
     retired: bool,
+}
+
+/// One topic, as somebody sees it who looks at all of them.
+#[derive(Debug)]
+pub(crate) struct Surveyed {
+    pub(crate) topic: Topic,
+    pub(crate) epoch: Epoch,
+    pub(crate) head: Sequence,
+    pub(crate) per_second: f64,
+    pub(crate) kept: usize,
 }
 
 impl TopicState {
@@ -83,6 +101,13 @@ impl LiveTopic {
         self.head += 1;
         Sequence(self.head)
     }
+
+    /// Ends one measurement of the rate and begins the next.
+    fn mark(&mut self, elapsed: Duration) {
+        let messages = (self.head - self.marked) as f64;
+        self.per_second = (messages / elapsed.as_secs_f64()) as f32;
+        self.marked = self.head;
+    }
 }
 
 /// A topic's state, and whether it should be [touched](TopicTable::touch) when it is used.
@@ -113,6 +138,8 @@ pub(crate) struct TopicTable {
     next_epoch: AtomicU64,
     /// How often a shard has rotated.
     rotations: AtomicU64,
+    /// When the topics' rates were measured last.
+    marked_at: Mutex<Duration>,
 }
 
 /// The way to the state of a topic that a publisher uses again and again, as it was found last.
@@ -138,6 +165,7 @@ impl TopicTable {
             own_epoch: Epoch(first_epoch),
             next_epoch: AtomicU64::new(first_epoch + 1),
             rotations: AtomicU64::new(0),
+            marked_at: Mutex::default(),
         }
     }
 
@@ -268,6 +296,42 @@ impl TopicTable {
             .sum()
     }
 
+    /// Shows every topic with state. Rates are measured from one survey to another that is
+    /// [`RATE_INTERVAL`] later or more.
+    pub(crate) fn survey(&self, now: Duration, mut visit: impl FnMut(Surveyed)) {
+        let elapsed = {
+            let mut marked_at = self.marked_at.lock();
+            let elapsed = now.saturating_sub(*marked_at);
+            let is_due = elapsed >= RATE_INTERVAL;
+            is_due.then(|| {
+                *marked_at = now;
+                elapsed
+            })
+        };
+        for shard in &self.shards {
+            // Copied, and read when the shard is free again: a topic's lock may be held for as long as it
+            // takes to publish to all of its subscribers.
+            let states: Vec<_> = shard.lock().states().collect();
+            for (topic, state) in states {
+                let Some(mut live) = state.lock() else {
+                    continue;
+                };
+                if let Some(elapsed) = elapsed {
+                    live.mark(elapsed);
+                }
+                let surveyed = Surveyed {
+                    topic,
+                    epoch: state.epoch,
+                    head: Sequence(live.head),
+                    per_second: live.per_second.into(),
+                    kept: live.log.as_ref().map_or(0, |log| log.len()),
+                };
+                drop(live);
+                visit(surveyed);
+            }
+        }
+    }
+
     fn shard(&self, topic: &Topic) -> MutexGuard<'_, Shard> {
         let hash = self.hasher.hash_one(topic);
         self.shards[hash as usize % SHARDS].lock()
@@ -297,6 +361,12 @@ impl TopicTable {
 }
 
 impl Shard {
+    fn states(&self) -> impl Iterator<Item = (Topic, Arc<TopicState>)> {
+        let pinned = self.pinned.iter().map(|(topic, (state, _))| (topic, state));
+        let all = pinned.chain(&self.young).chain(&self.old);
+        all.map(|(topic, state)| (topic.clone(), Arc::clone(state)))
+    }
+
     fn find(&self, topic: &Topic) -> Option<Found> {
         let current = |state: &Arc<TopicState>| Found {
             state: Arc::clone(state),

@@ -8,6 +8,7 @@ mod json;
 mod publish;
 mod subscribe;
 mod token;
+mod top;
 
 use std::{
     future::Future,
@@ -20,7 +21,7 @@ use fanfare::client::{Client, ClientOptions, ConnectError, Health};
 
 pub(crate) use self::token::bearer_token;
 use crate::{
-    config::{CheckArgs, ConnectArgs, HealthArgs, PubArgs, SubArgs, TokenArgs},
+    config::{CheckArgs, ConnectArgs, HealthArgs, PubArgs, SubArgs, TokenArgs, TopArgs},
     shutdown::Signals,
 };
 
@@ -43,6 +44,10 @@ pub(crate) fn health(args: HealthArgs) -> anyhow::Result<ExitCode> {
         put(format_args!("{answer}\n"))?;
         Ok(code)
     })
+}
+
+pub(crate) fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
+    until_stopped(top::top(args))
 }
 
 /// One line for a person: what failed, and what it failed of.

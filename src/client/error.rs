@@ -103,6 +103,17 @@ impl CallError {
     }
 }
 
+/// Why the broker's figures are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum FiguresError {
+    /// What can befall any call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// What answers is no broker, or one whose figures are not ours; a retry does not help.
+    #[error("the broker's figures cannot be read")]
+    Malformed(#[from] serde_json::Error),
+}
+
 /// Why a message was not published, or is not known to be.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {

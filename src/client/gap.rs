@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::{
-    cursor,
+    cursor::{self, Cursor},
     message::{Epoch, Sequence},
 };
 
@@ -31,6 +31,9 @@ pub enum Gap {
     /// So many messages were published that did not arrive here; some of them were for other members
     /// of the group, or carry other tags.
     AtMost(u64),
+    /// Nothing of what the broker keeps, which follows, or an [`Event::Gap`](super::Event::Gap) in its place. How
+    /// much of topics without history is not known: the filter has a wildcard.
+    NotKept,
     /// How many is not known: the filter has a wildcard, or the topic began a new
     /// [epoch](crate::message::Epoch), as it does when the broker restarts.
     Unknown,
@@ -43,6 +46,7 @@ impl fmt::Display for Gap {
             Self::Exactly(1) => f.write_str("1 message"),
             Self::Exactly(count) => write!(f, "{count} messages"),
             Self::AtMost(count) => write!(f, "at most {count} messages"),
+            Self::NotKept => f.write_str("nothing of what is kept"),
             Self::Unknown => f.write_str("an unknown number of messages"),
         }
     }
@@ -113,6 +117,17 @@ impl Account {
         let gap = self.gap(next);
         *self = Self::new(next, self.all);
         gap
+    }
+
+    /// The account of a life that goes on after a message.
+    pub(super) fn after(cursor: Cursor, start: Option<Start>, all: bool) -> Self {
+        match start {
+            Some(Start { epoch, .. }) if epoch == cursor.epoch => {
+                let head = cursor.sequence;
+                Self::new(Some(Start { epoch, head }), all)
+            }
+            start => Self::with_replay(start, all),
+        }
     }
 
     fn gap(&self, next: Option<Start>) -> Gap {

@@ -19,6 +19,7 @@ use super::{
     silence::Silence,
 };
 use crate::{
+    cursor::Cursor,
     message::{Epoch, Sequence},
     wire::{metadata, pb},
 };
@@ -36,6 +37,9 @@ pub struct Facts {
     pub mailbox_bytes: Option<u64>,
     /// Where the topic stood; `None` for a filter with wildcards.
     pub start: Option<Start>,
+    /// From where to go on if nothing arrives; `None` if nothing that matches is kept, or if asking for the
+    /// same again does it.
+    pub cursor: Option<Cursor>,
 }
 
 impl Facts {
@@ -49,6 +53,9 @@ impl Facts {
                 epoch: Epoch(epoch),
                 head: Sequence(head),
             }),
+            cursor: headers
+                .get(metadata::CURSOR)
+                .and_then(|cursor| cursor.to_str().ok()?.parse().ok()),
         }
     }
 }

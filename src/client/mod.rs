@@ -34,6 +34,7 @@ mod connect_error;
 mod connection;
 mod convert;
 mod error;
+mod figures;
 mod gap;
 mod guard;
 mod health;
@@ -57,12 +58,14 @@ use http::uri::Scheme;
 use tonic::Request;
 
 use self::connection::Connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::publish_frame::Outgoing;
 pub use self::{
     connect_error::ConnectError,
     convert::{Malformed, Receipt, Received},
     error::{
-        CallError, HealthError, PublishError, PublisherError, SendError, SubscribeError,
-        TicketError, TransportError,
+        CallError, FiguresError, HealthError, PublishError, PublisherError, SendError,
+        SubscribeError, TicketError, TransportError,
     },
     gap::{Gap, Start},
     health::Health,
@@ -77,7 +80,13 @@ pub use self::{
     url::UrlError,
 };
 pub use crate::pem::PemError;
-use crate::{message::Message, wire::pb};
+use crate::{
+    message::Message,
+    wire::{
+        figures::{Stats, SubscriberList, TopicList},
+        pb,
+    },
+};
 
 /// Where a broker listens unless told otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:1234";
@@ -176,6 +185,45 @@ impl Client {
     /// A service that the broker does not have, and what can befall any call.
     pub async fn health(&self, service: &str) -> Result<Health, HealthError> {
         health::check(&self.connection, service).await
+    }
+
+    /// The broker and its process as a whole, in figures.
+    ///
+    /// # Errors
+    /// A broker that has no such figures, and what can befall any call.
+    pub async fn stats(&self) -> Result<Stats, FiguresError> {
+        figures::get(&self.connection, "/v1/stats", &[]).await
+    }
+
+    /// Up to `limit` topics, at most 1,000, whose name holds `search`, in the order of `sort`: `rate` or
+    /// `name`.
+    ///
+    /// # Errors
+    /// A broker that has no such figures, and what can befall any call.
+    pub async fn topics(
+        &self,
+        search: &str,
+        sort: &str,
+        limit: usize,
+    ) -> Result<TopicList, FiguresError> {
+        let limit = limit.to_string();
+        let query = [("search", search), ("sort", sort), ("limit", &limit)];
+        figures::get(&self.connection, "/v1/topics", &query).await
+    }
+
+    /// Up to `limit` subscribers, at most 1,000, whose filter, group or address holds `search`, those with
+    /// the most waiting messages first.
+    ///
+    /// # Errors
+    /// A broker that has no such figures, and what can befall any call.
+    pub async fn subscribers(
+        &self,
+        search: &str,
+        limit: usize,
+    ) -> Result<SubscriberList, FiguresError> {
+        let limit = limit.to_string();
+        let query = [("search", search), ("limit", &limit)];
+        figures::get(&self.connection, "/v1/subscribers", &query).await
     }
 
     /// The broker's address, as the client understood it.

@@ -34,7 +34,7 @@ mod field {
 
 /// What has been encoded and not been taken by the connection yet.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     chunks: VecDeque<Bytes>,
     /// The chunk that is being filled, after all `chunks`.
     open: BytesMut,
@@ -42,7 +42,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Appends a message, which is far below 4 GiB.
-    pub(super) fn put(&mut self, message: &Message) {
+    pub(crate) fn put(&mut self, message: &Message) {
         let payload = &message.payload;
         let by_reference = payload.len() >= PAYLOAD_BYTES_COPIED_MAX;
         // All that the message carries, and what it is charged on top is more than keys and lengths take.
@@ -71,7 +71,7 @@ impl Outgoing {
     }
 
     /// The next bytes to send.
-    pub(super) fn take(&mut self) -> Option<Bytes> {
+    pub(crate) fn take(&mut self) -> Option<Bytes> {
         let closed = self.chunks.pop_front();
         closed.or_else(|| (!self.open.is_empty()).then(|| self.open.split().freeze()))
     }

@@ -132,7 +132,7 @@ impl ErrorMap<'_> {
         }
     }
 
-    fn call(self, status: Status) -> CallError {
+    pub(super) fn call(self, status: Status) -> CallError {
         let timeout = self.timeout;
         match answer_code(&status) {
             None => self.transport(status),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    cursor::StartAt,
+    cursor::{Cursor, StartAt},
     message::{GroupName, Tag},
     topic::{Topic, TopicFilter},
     wire::pb,
@@ -105,8 +105,8 @@ impl Subscribe {
     }
 
     /// Where the subscription starts in what the broker keeps; [`StartAt::Now`] by default. A group can
-    /// only start now. When the subscription comes back after its connection broke, it starts now, and
-    /// tells what was lost.
+    /// only start now. When the subscription comes back after its connection broke, it goes on after the last
+    /// message that it was handed, as far as the broker keeps what followed.
     #[must_use]
     pub fn start_at(mut self, start: StartAt) -> Self {
         self.start = start;
@@ -143,13 +143,43 @@ impl Subscribe {
         }
     }
 
-    /// The request of a subscription that was live before.
-    pub(super) fn request_again(&self) -> pb::SubscribeRequest {
+    /// The request of a subscription that was live before, and goes on from there if it can.
+    pub(super) fn request_again(&self, go_on: GoOn) -> pb::SubscribeRequest {
+        let start = match go_on {
+            GoOn::After(cursor) => StartAt::After(cursor),
+            GoOn::Again => self.start,
+            GoOn::Anew => StartAt::Now,
+        };
         pb::SubscribeRequest {
-            start_at: None,
+            start_at: wire_start(start),
             ..self.request()
         }
     }
+
+    /// How to go on, if this is the newest cursor that came, and whether any message did.
+    pub(super) fn go_on(&self, newest: Option<Cursor>, has_received: bool) -> GoOn {
+        match newest {
+            Some(cursor) if self.group.is_none() => GoOn::After(cursor),
+            None if !has_received && !self.start.is_now() => GoOn::Again,
+            _ => GoOn::Anew,
+        }
+    }
+
+    /// Whether it is to one topic.
+    pub(super) fn is_to_one_topic(&self) -> bool {
+        self.filter.as_topic().is_some()
+    }
+}
+
+/// Where a subscription starts that was live before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GoOn {
+    /// After what it was handed.
+    After(Cursor),
+    /// Where it started, since nothing came of that.
+    Again,
+    /// Now.
+    Anew,
 }
 
 fn wire_start(start: StartAt) -> Option<pb::subscribe_request::StartAt> {

@@ -22,9 +22,12 @@ use super::{
     error::SubscribeError,
     gap::{Account, Gap},
     live::{End, Facts, Live},
-    subscribe::Subscribe,
+    subscribe::{GoOn, Subscribe},
 };
-use crate::{cursor, wire::pb};
+use crate::{
+    cursor::{self, Cursor},
+    wire::pb,
+};
 
 /// What a [`Subscription`] yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +40,9 @@ pub enum Event {
     /// What was asked for by [`Subscribe::start_at`], or stood in line to be replayed, and is no longer
     /// kept. Told before the next of these messages.
     Gap(cursor::Gap),
-    /// The connection broke and the subscription is live again; every message that follows was
-    /// published after that.
+    /// The connection broke and the subscription is live again. What the broker has kept of what was
+    /// published meanwhile follows, each message once; every other one that follows was published after
+    /// that.
     Resubscribed {
         /// What was lost in between.
         gap: Gap,
@@ -65,6 +69,11 @@ pub struct Subscription {
     ready: VecDeque<Event>,
     facts: Facts,
     account: Account,
+    /// After what was handed to the application last, of what is kept.
+    newest: Option<Cursor>,
+    has_received: bool,
+    /// How the attempt goes on that is under way.
+    go_on: GoOn,
     /// Failures in a row.
     failures: u32,
 }
@@ -101,6 +110,9 @@ impl Subscription {
             state: State::Live(Box::new(live)),
             ready: VecDeque::with_capacity(2),
             facts,
+            newest: facts.cursor,
+            has_received: false,
+            go_on: GoOn::Anew,
             failures: 0,
         })
     }
@@ -131,6 +143,8 @@ impl Subscription {
         match Received::try_from(response) {
             Ok(message) => {
                 self.account.receive(message.epoch, message.sequence);
+                self.newest = message.cursor.or(self.newest);
+                self.has_received = true;
                 self.ready.push_back(Event::Message(message));
             }
             Err(malformed) => self.state = State::Failed(malformed.into()),
@@ -157,15 +171,31 @@ impl Subscription {
     }
 
     fn reopen(&mut self) {
+        self.go_on = self.subscribe.go_on(self.newest, self.has_received);
         self.state = State::Opening(Box::pin(Live::open(
             Arc::clone(&self.connection),
-            self.subscribe.request_again(),
+            self.subscribe.request_again(self.go_on),
             self.subscribe.heartbeat(),
         )));
     }
 
     fn resume(&mut self, facts: Facts, live: Live) {
-        let gap = self.account.resume(facts.start);
+        let all = self.subscribe.takes_all();
+        let gap = match self.go_on {
+            GoOn::Anew => self.account.resume(facts.start),
+            GoOn::Again | GoOn::After(_) => {
+                self.account = match self.go_on {
+                    GoOn::After(cursor) => Account::after(cursor, facts.start, all),
+                    _ => Account::with_replay(facts.start, all),
+                };
+                if self.subscribe.is_to_one_topic() {
+                    Gap::None
+                } else {
+                    Gap::NotKept
+                }
+            }
+        };
+        self.newest = facts.cursor.or(self.newest);
         self.facts = facts;
         self.ready.push_back(Event::Resubscribed { gap, facts });
         self.state = State::Live(Box::new(live));

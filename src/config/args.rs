@@ -12,7 +12,7 @@ use humantime::Duration;
 
 use super::{
     access_args::{AccessArgs, CheckArgs, TokenArgs},
-    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs},
+    commands::{BenchArgs, HealthArgs, PubArgs, SubArgs, TopArgs},
     history_args::HistoryArgs,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Cli {
     pub(crate) serve: ServeArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     Pub(PubArgs),
     Sub(SubArgs),
     Health(HealthArgs),
+    Top(TopArgs),
     Bench(BenchArgs),
     Token(TokenArgs),
     Check(Box<CheckArgs>),
@@ -60,6 +63,16 @@ pub(crate) struct LogArgs {
         default_value = "info"
     )]
     pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Traces")]
+pub(crate) struct TraceArgs {
+    /// Exports spans to the OpenTelemetry collector at this address, over gRPC in plaintext. OpenTelemetry's own
+    /// variables say the rest, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "BROKER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -161,12 +174,18 @@ pub(crate) struct ServeArgs {
     /// The most tags that one subscriber may ask for
     #[arg(long, env = "BROKER_TAGS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::TAGS_MAX)]
     pub(crate) tags_max: usize,
+    /// The most filters that one subscriber may ask for
+    #[arg(long, env = "BROKER_FILTERS_MAX", value_name = "N", help_heading = "Subscriptions", default_value_t = limits::FILTERS_MAX)]
+    pub(crate) filters_max: usize,
     /// The shortest heartbeat interval that a subscriber may ask for
     #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MIN", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.start()))]
     pub(crate) heartbeat_interval_min: Duration,
     /// The longest heartbeat interval that a subscriber may ask for
     #[arg(long, env = "BROKER_HEARTBEAT_INTERVAL_MAX", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(*front_door::HEARTBEAT_INTERVAL.end()))]
     pub(crate) heartbeat_interval_max: Duration,
+    /// After how much silence a stream of server-sent events carries a comment
+    #[arg(long, env = "BROKER_SSE_HEARTBEAT_INTERVAL", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(front_door::SSE_HEARTBEAT_INTERVAL))]
+    pub(crate) sse_heartbeat_interval: Duration,
     /// How long a reader may take nothing while messages wait, before it is ended
     #[arg(long, env = "BROKER_STALL_TIMEOUT", value_name = "TIME", help_heading = "Subscriptions", default_value_t = Duration::from(front_door::STALL_TIMEOUT))]
     pub(crate) stall_timeout: Duration,
@@ -214,6 +233,17 @@ pub(crate) struct ServeArgs {
     /// How long a connection may be without a stream; closed within twice this
     #[arg(long, env = "BROKER_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Connections", default_value_t = Duration::from(front_door::IDLE_TIMEOUT))]
     pub(crate) idle_timeout: Duration,
+
+    /// An origin whose web pages may use the broker (`https://example.com`), or `*` for any; may be repeated.
+    /// Its own pages always may. In the variable, separated by commas
+    #[arg(
+        long,
+        env = "BROKER_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Security"
+    )]
+    pub(crate) cors_origin: Vec<front_door::Origin>,
 
     #[command(flatten)]
     pub(crate) access: AccessArgs,

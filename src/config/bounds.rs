@@ -32,6 +32,7 @@ impl ServeArgs {
                 self.subscriptions_per_connection_max,
             ),
             ("tags_max", self.tags_max),
+            ("filters_max", self.filters_max),
             ("idle_topics_max", self.idle_topics_max),
             ("connections_max", self.connections_max),
             ("guesses_max", self.access.guesses_max as usize),
@@ -46,6 +47,7 @@ impl ServeArgs {
         }
         let times = [
             ("heartbeat_interval_max", self.heartbeat_interval_max),
+            ("sse_heartbeat_interval", self.sse_heartbeat_interval),
             ("stall_timeout", self.stall_timeout),
             ("topic_idle_timeout", self.topic_idle_timeout),
             ("first_bytes_timeout", self.first_bytes_timeout),
@@ -73,6 +75,7 @@ impl ServeArgs {
                 self.connections_per_address_max > 0,
             ),
             ("handshakes_max", self.handshakes_max > 0),
+            ("filters_max", self.filters_max > 0),
             (
                 "subscriptions_per_connection_max",
                 self.subscriptions_per_connection_max > 0,
@@ -82,6 +85,10 @@ impl ServeArgs {
             ("keepalive_timeout", !self.keepalive_timeout.is_zero()),
             ("idle_timeout", !self.idle_timeout.is_zero()),
             ("request_timeout", !self.request_timeout.is_zero()),
+            (
+                "sse_heartbeat_interval",
+                !self.sse_heartbeat_interval.is_zero(),
+            ),
             ("stall_timeout", !self.stall_timeout.is_zero()),
             ("topic_idle_timeout", !self.topic_idle_timeout.is_zero()),
             ("guesses_max", self.access.guesses_max > 0),

@@ -177,6 +177,40 @@ pub(crate) struct HealthArgs {
     pub(crate) connect: ConnectArgs,
 }
 
+/// Shows what a broker does, again and again: rates, losses, memory, topics and subscribers
+///
+/// Shows the same as the broker's page. Ends on Ctrl-C. Where stdout is no terminal, and with `--once`, it
+/// prints one screen without control codes and exits.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Prints one screen, with rates over one interval, and exits
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How often the screen is refreshed
+    #[arg(long, short, value_name = "TIME", default_value = "1s")]
+    pub(crate) interval: Duration,
+    /// Which topics come first
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) sort: TopicSort,
+    /// Only topics whose name holds this, and subscribers whose filter, group or address does
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) search: String,
+    /// How many topics and subscribers are shown; without it, as many as the terminal has room for, or 20
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::builder::RangedI64ValueParser::<usize>::new().range(0..=1_000))]
+    pub(crate) rows: Option<usize>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopicSort {
+    /// Those with the most messages a second
+    #[default]
+    Rate,
+    /// By name
+    Name,
+}
+
 /// Measures a broker: throughput, latency, losses, order, and what it costs the server
 ///
 /// Publishers and subscribers run in this process, each on a connection of its own unless told

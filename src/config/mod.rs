@@ -6,6 +6,8 @@ mod access_args;
 mod args;
 mod bounds;
 mod commands;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod history_args;
 
 use std::{num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
@@ -15,10 +17,10 @@ use fanfare::{broker::Limits, server::ServerConfig};
 
 pub(crate) use self::{
     access_args::{CheckArgs, TokenArgs},
-    args::{Cli, Command, LogArgs, LogFormat, ServeArgs},
+    args::{Cli, Command, LogArgs, LogFormat, ServeArgs, TraceArgs},
     commands::{
         BenchArgs, ConnectArgs, Format, HealthArgs, OutcomeFormat, OverflowArg, PubArgs,
-        PublishMethod, SubArgs,
+        PublishMethod, SubArgs, TopArgs, TopicSort,
     },
 };
 
@@ -56,6 +58,7 @@ impl TryFrom<ServeArgs> for Config {
             subscriptions_max: args.subscriptions_max,
             idle_topics_max: args.idle_topics_max,
             tags_max: args.tags_max,
+            filters_max: args.filters_max,
             history: args.history.limits(),
         };
         limits.check()?;
@@ -88,6 +91,8 @@ impl TryFrom<ServeArgs> for Config {
                 drain_timeout: *args.drain_timeout,
                 drain_delay: *args.drain_delay,
                 heartbeat_interval,
+                sse_heartbeat_interval: *args.sse_heartbeat_interval,
+                cors_origins: args.cors_origin,
                 topic_idle_timeout: *args.topic_idle_timeout,
                 guesses_max: args.access.guesses_max,
                 guess_interval: *args.access.guess_interval,

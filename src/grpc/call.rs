@@ -5,13 +5,9 @@
 //! buffer, so that a small message in a mailbox never holds a large buffer in memory.
 
 use std::{
+    error::Error,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::body::Body;
@@ -20,188 +16,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use prost::Message;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use super::{deadline::Deadline, share::ConnectionShare};
-use crate::broker::{Held, Memory};
-use crate::wire::frame::{PREFIX_BYTES, put_prefix};
+use super::{deadline::Deadline, web::NotBase64};
+use crate::{
+    service::{CallError, ConnectionShare, Received, Receiving},
+    wire::frame::{PREFIX_BYTES, put_prefix},
+};
 
 pub(super) const CONTENT_TYPE_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// Why a request could not be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
-    #[error("request is not a valid message: {0}")]
-    Malformed(#[source] prost::DecodeError),
-    #[error("request has {found}: send exactly one message")]
-    NotOneMessage { found: &'static str },
-    #[error("request of {bytes} bytes exceeds the limit of {max}")]
-    TooLarge { bytes: usize, max: usize },
-    #[error("requests in progress {whose} take {max} bytes together, which is the limit")]
-    ReceivingTooMuch { whose: &'static str, max: usize },
-    #[error("the memory budget of {budget} bytes is used up")]
-    MemoryFull { budget: usize },
-    #[error("request is compressed: the broker takes `identity` only")]
-    Compressed,
-    #[error("grpc-timeout `{value}` is not valid: use up to 8 digits and one of H, M, S, m, u, n")]
-    MalformedTimeout { value: String },
-    #[error("the caller's deadline passed before the request had arrived")]
-    DeadlineExceeded,
-    #[error("request did not arrive within {} s", .after.as_secs_f64())]
-    TimedOut { after: Duration },
-    #[error("request broke off: {0}")]
-    BrokenOff(#[source] axum::Error),
-}
-
-/// What requests may take while they arrive.
-#[derive(Debug)]
-pub(crate) struct Receiving {
-    /// The largest request, in bytes.
-    pub(crate) request_bytes_max: usize,
-    /// How long one may take.
-    pub(crate) patience: Duration,
-    /// The most bytes of all requests that have not arrived completely.
-    pub(crate) bytes_max: usize,
-    pub(crate) bytes: AtomicUsize,
-    /// What has arrived of them is in this account.
-    pub(crate) memory: Arc<Memory>,
-}
-
-impl Receiving {
-    /// One connection's share of them: a sixteenth, so that one alone cannot take it all, and room for
-    /// two of the largest requests at least.
-    fn bytes_per_connection_max(&self) -> usize {
-        (self.bytes_max / 16).max(2 * self.request_bytes_max)
-    }
-}
-
-/// What a request takes that has begun, beside its bytes and its stream: the call and its timer; as measured,
-/// rounded up.
-const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
-
-/// The bytes of one message that has not arrived completely.
-pub(super) struct Received<'r> {
-    receiving: &'r Receiving,
-    share: ConnectionShare,
-    buffer: BytesMut,
-    /// How many of the bytes of all are these.
-    counted: usize,
-    held: Option<Held>,
-    /// When the message is given up, if it has begun.
-    overdue: Option<Pin<Box<Sleep>>>,
-}
-
-impl<'r> Received<'r> {
-    pub(super) fn new(receiving: &'r Receiving, share: &ConnectionShare) -> Self {
-        Self {
-            receiving,
-            share: share.clone(),
-            buffer: BytesMut::new(),
-            counted: 0,
-            held: None,
-            overdue: None,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
-    }
-
-    pub(super) fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        let memory = &self.receiving.memory;
-        let (needed, capacity) = (self.buffer.len() + data.len(), self.buffer.capacity());
-        // A buffer that is too small doubles at least, and is there twice meanwhile.
-        let fits = needed <= capacity;
-        let grown = if fits { 0 } else { needed.max(2 * capacity) };
-        if memory.would_pass(grown) {
-            let budget = memory.budget();
-            return Err(CallError::MemoryFull { budget });
-        }
-        let counts = [
-            (
-                self.share.receiving_bytes(),
-                self.receiving.bytes_per_connection_max(),
-                "on this connection",
-            ),
-            (
-                &self.receiving.bytes,
-                self.receiving.bytes_max,
-                "on all connections",
-            ),
-        ];
-        self.counted += data.len();
-        let passed = counts.map(|(count, max, whose)| {
-            let before = count.fetch_add(data.len(), Ordering::Relaxed);
-            (before + data.len() > max).then_some((whose, max))
-        });
-        if let Some((whose, max)) = passed.into_iter().flatten().next() {
-            return Err(CallError::ReceivingTooMuch { whose, max });
-        }
-        self.buffer.extend_from_slice(data);
-        self.weigh();
-        Ok(())
-    }
-
-    /// Counts what the buffer takes, which grows in steps, and what a request takes beside it.
-    fn weigh(&mut self) {
-        let memory = &self.receiving.memory;
-        self.held
-            .get_or_insert_with(|| memory.hold(0))
-            .set(self.buffer.capacity() + REQUEST_OVERHEAD_BYTES);
-    }
-
-    /// Takes the bytes out to cut messages from them; the rest is to be put back.
-    pub(super) fn take(&mut self) -> BytesMut {
-        std::mem::take(&mut self.buffer)
-    }
-
-    pub(super) fn put_back(&mut self, mut rest: BytesMut) {
-        // Messages were completed; what is left has begun just now.
-        if rest.len() < self.counted {
-            let done = self.counted - rest.len();
-            self.give_back(done);
-            self.counted = rest.len();
-            self.overdue = None;
-            // A copy, since the rest of a large message's buffer keeps all of it.
-            rest = BytesMut::from(&rest[..]);
-        }
-        if rest.is_empty() {
-            // An empty buffer gives its memory back.
-            self.held = None;
-        } else {
-            self.buffer = rest;
-            self.weigh();
-        }
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.receiving.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let of_connection = self.share.receiving_bytes();
-        of_connection.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Resolves once a message that has begun should have arrived.
-    pub(super) async fn overdue(&mut self) {
-        if self.buffer.is_empty() {
-            return std::future::pending().await;
-        }
-        let patience = self.receiving.patience;
-        let overdue = self
-            .overdue
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        overdue.as_mut().await;
-    }
-}
-
-impl Drop for Received<'_> {
-    fn drop(&mut self) {
-        self.give_back(self.counted);
-    }
-}
 
 /// Reads the request's one message, within its limits, the caller's deadline and our own patience.
 pub(super) async fn read_request<M: Message + Default>(
@@ -237,7 +61,7 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
     let bytes_max = received.receiving.request_bytes_max;
     let mut announced = None;
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(CallError::BrokenOff)?.into_data() else {
+        let Ok(data) = frame.map_err(broken_off)?.into_data() else {
             continue;
         };
         received.extend(&data)?;
@@ -262,6 +86,15 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
             found: "no message",
         }),
     }
+}
+
+/// Why a body ended early: what it says itself may lie below what carried it.
+fn broken_off(error: axum::Error) -> CallError {
+    let mut causes = std::iter::successors(Some(&error as &dyn Error), |error| (*error).source());
+    if causes.any(|cause| cause.is::<NotBase64>()) {
+        return CallError::NotBase64;
+    }
+    CallError::BrokenOff(error)
 }
 
 /// Takes gRPC's prefix off and returns the length that it announces.
@@ -337,11 +170,19 @@ impl http_body::Body for Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::Future,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
+
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::access::Peer;
-    use crate::wire::pb;
+    use crate::{access::Peer, broker::Memory, wire::pb};
 
     fn receiving() -> Receiving {
         Receiving {
@@ -464,51 +305,5 @@ mod tests {
         );
         drop(held);
         assert_eq!(receiving.bytes.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn what_arrives_counts_in_the_account_of_memory_and_ends_with_it() {
-        let receiving = Receiving {
-            bytes_max: 1 << 30,
-            memory: Arc::new(Memory::new(20_000)),
-            ..receiving()
-        };
-        let share = ConnectionShare::new(1, Peer::default());
-        let mut received = Received::new(&receiving, &share);
-        received.extend(&[0; 10_000]).unwrap();
-        let error = received.extend(&[0; 1]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the memory budget of 20000 bytes is used up",
-            "there is no room to grow"
-        );
-        assert_eq!(
-            receiving.memory.used(),
-            10_000 + REQUEST_OVERHEAD_BYTES,
-            "and what was refused takes none"
-        );
-        let mut buffer = received.take();
-        buffer.advance(9_990);
-        received.put_back(buffer);
-        assert_eq!(receiving.memory.used(), 10 + REQUEST_OVERHEAD_BYTES);
-        drop(received);
-        assert_eq!(receiving.memory.used(), 0);
-    }
-
-    #[test]
-    fn the_rest_of_a_large_message_keeps_none_of_its_memory() {
-        let receiving = Receiving {
-            bytes_max: 1 << 30,
-            ..receiving()
-        };
-        let share = ConnectionShare::new(1, Peer::default());
-        let mut received = Received::new(&receiving, &share);
-        received.extend(&vec![0; 1 << 20]).unwrap();
-        let mut buffer = received.take();
-        buffer.advance((1 << 20) - 1);
-        received.put_back(buffer);
-        assert!(received.buffer.capacity() < 100);
-        assert_eq!(receiving.bytes.load(Ordering::Relaxed), 1);
-        assert_eq!(share.receiving_bytes().load(Ordering::Relaxed), 1);
     }
 }

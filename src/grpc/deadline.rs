@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::call::CallError;
+use crate::service::CallError;
 
 /// How much of a bad value its refusal repeats.
 const VALUE_BYTES_SHOWN_MAX: usize = 32;

@@ -14,7 +14,6 @@ use axum::{
     body::Body,
     extract::{Request, State},
     middleware::Next,
-    response::IntoResponse,
 };
 use bytes::Bytes;
 use http::Response;
@@ -24,11 +23,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     deadline::Deadline,
-    status::{Refusal, deadline_trailers, drained_trailers, revoked_trailers},
+    status::{end_trailers, refuse},
 };
 use crate::{
     access::{Access, AccessError, Leash, Peer},
     auth::Right,
+    broker::EndReason,
+    service::StreamEnd,
 };
 
 /// What ends a stream beside its caller's deadline.
@@ -54,11 +55,11 @@ pub(super) async fn end_in_time(
     });
     let leash = match leash.transpose() {
         Ok(leash) => leash,
-        Err(error) => return Refusal::from(error).into_response(),
+        Err(error) => return refuse(error.into()),
     };
     let deadline = match Deadline::of(request.headers()) {
         Ok(deadline) => deadline.at(),
-        Err(error) => return Refusal::from(error).into_response(),
+        Err(error) => return refuse(error.into()),
     };
     next.run(request).await.map(|body| {
         Body::new(DrainBody {
@@ -79,6 +80,13 @@ struct DrainBody {
     done: bool,
 }
 
+impl DrainBody {
+    fn end(&mut self, end: &StreamEnd) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.done = true;
+        Poll::Ready(Some(Ok(Frame::trailers(end_trailers(end, 0)))))
+    }
+}
+
 impl http_body::Body for DrainBody {
     type Data = Bytes;
     type Error = axum::Error;
@@ -93,21 +101,17 @@ impl http_body::Body for DrainBody {
         if let Some(leash) = &mut self.leash
             && let Poll::Ready(error) = leash.poll_lost(cx, Right::Reflection)
         {
-            self.done = true;
-            return Poll::Ready(Some(Ok(Frame::trailers(revoked_trailers(error, 0)))));
+            return self.end(&StreamEnd::Revoked(error));
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame);
         }
         let deadline = self.deadline.as_mut();
-        let trailers = if deadline.is_some_and(|at| at.as_mut().poll(cx).is_ready()) {
-            deadline_trailers()
-        } else {
-            std::task::ready!(self.drain.as_mut().poll(cx));
-            drained_trailers()
-        };
-        self.done = true;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        if deadline.is_some_and(|at| at.as_mut().poll(cx).is_ready()) {
+            return self.end(&StreamEnd::Deadline);
+        }
+        std::task::ready!(self.drain.as_mut().poll(cx));
+        self.end(&StreamEnd::Ended(EndReason::Draining))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,83 +8,39 @@ mod call;
 mod deadline;
 mod drain_body;
 mod health;
-mod lifeline;
 mod publish;
 mod publish_answers;
 mod publish_stream;
-mod rate;
-mod revocation;
-mod share;
 mod status;
 mod subscribe;
 mod translate;
+mod web;
 
-use std::{
-    future::Future,
-    ops::RangeInclusive,
-    pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Request, State},
+    middleware,
+    routing::any,
 };
-
-use axum::{Router, body::Body, extract::Request, middleware, response::IntoResponse};
-use http::{HeaderMap, Response};
+use http::Response;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-pub(crate) use self::{
-    call::Receiving, health::Readiness, lifeline::Lifeline, rate::PublishRate,
-    share::ConnectionShare, status::internal_error, translate::answer_in_grpc,
-};
 use self::{
     drain_body::{EndsOn, end_in_time},
-    translate::{pass_calls, refuse_head},
+    status::{refuse, refuse_client_stream},
+    translate::{is_grpc, pass_calls, refuse_head},
 };
+pub(crate) use self::{health::Readiness, status::internal_error, translate::answer_in_grpc};
 use crate::{
-    access::{Access, AccessError, Permit},
-    broker::{Broker, Limits},
-    metrics::Metrics,
+    access::Access,
+    service::{ConnectionShare, Lifeline, PubSub},
     wire,
     wire::frame::Form,
 };
-
-/// What the methods need to know; shared by all calls.
-#[derive(Debug)]
-pub(crate) struct PubSub {
-    pub(crate) broker: Broker,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) receiving: Receiving,
-    /// Of all publish streams, those that no caller has taken yet.
-    pub(crate) rejections: Arc<AtomicUsize>,
-    /// Cancelled when streams should come to their end.
-    pub(crate) drain: CancellationToken,
-    /// The heartbeat intervals that a subscriber may ask for.
-    pub(crate) heartbeat_interval: RangeInclusive<Duration>,
-    /// Who may do what; without it, anybody anything.
-    pub(crate) access: Option<Arc<Access>>,
-}
-
-impl PubSub {
-    /// The largest request: the largest message, its fields' keys and lengths, and fields unknown
-    /// to this version.
-    pub(crate) fn request_bytes_max(limits: &Limits) -> usize {
-        const FIELDS_BYTES: usize = 64 * 1024;
-        limits.payload_bytes_max + limits.attributes_bytes_max.max(FIELDS_BYTES)
-    }
-
-    /// What the sender of these headers is to be asked for, if anybody is.
-    fn permit(
-        &self,
-        headers: &HeaderMap,
-        share: &ConnectionShare,
-    ) -> Result<Option<Permit>, AccessError> {
-        let Some(access) = &self.access else {
-            return Ok(None);
-        };
-        let caller = access.identify(headers, share.peer(), share.caller())?;
-        Ok(Some(Permit::new(access, caller)))
-    }
-}
 
 /// A method of `PubSubService`, under either of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +93,11 @@ impl Method {
         all.find_map(|(name, method)| (name == path).then_some(method))
     }
 
+    /// The method that a request calls in gRPC.
+    pub(crate) fn of_call(request: &Request) -> Option<Self> {
+        Self::of(request.uri().path()).filter(|_| is_grpc(request.headers()))
+    }
+
     pub(crate) async fn call<'s>(
         self,
         service: &'s PubSub,
@@ -171,9 +132,33 @@ impl Method {
             if let Some(limit) = refusal.limit() {
                 service.metrics.reject(limit);
             }
-            refusal.into_response().into()
+            refuse(refusal).into()
         })
     }
+}
+
+/// Our own methods for whoever does not call them in gRPC over HTTP/2: for gRPC-Web, and to be refused.
+pub(crate) fn method_routes(service: Arc<PubSub>) -> Router {
+    let paths = Method::ALL.map(|(path, _)| path).into_iter();
+    paths
+        .fold(Router::new(), |router, path| router.route(path, any(call)))
+        .with_state(service)
+}
+
+async fn call(
+    State(service): State<Arc<PubSub>>,
+    Extension(share): Extension<ConnectionShare>,
+    request: Request,
+) -> Response<Body> {
+    let method = Method::of(request.uri().path()).expect("only methods are routed here");
+    if method == Method::PublishStream && is_grpc(request.headers()) {
+        return refuse_client_stream();
+    }
+    let mut answer = method.call(&service, &share, request).await;
+    if let Some(lifeline) = answer.lifeline.take() {
+        lifeline.fasten_to(&mut answer.response);
+    }
+    answer.response
 }
 
 /// Health, which is open to anybody, and reflection. Their streams, which would never end by themselves,

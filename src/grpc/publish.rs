@@ -7,13 +7,13 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::{
-    PubSub,
-    call::{CallError, answer, read_request_bytes},
+    call::{answer, read_request_bytes},
     deadline::Deadline,
-    share::ConnectionShare,
-    status::Refusal,
 };
-use crate::wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request};
+use crate::{
+    service::{CallError, ConnectionShare, PubSub, Refusal, trace},
+    wire::{Publish, next_topic, pb::PublishResponse, request::with_publish_request},
+};
 
 pub(super) async fn publish(
     service: &PubSub,
@@ -22,6 +22,7 @@ pub(super) async fn publish(
 ) -> Result<Response<Body>, Refusal> {
     let deadline = Deadline::of(request.headers())?;
     let mut permit = service.permit(request.headers(), share)?;
+    let parent = trace::Parent::of_call(request.headers());
     let request =
         read_request_bytes(request.into_body(), deadline, &service.receiving, share).await?;
     share.admit_publish()?;
@@ -34,7 +35,8 @@ pub(super) async fn publish(
         }
         let publish = Publish::try_from(request)?;
         let (message, now) = (publish.to_topic(topic), SystemTime::now());
-        Ok::<_, Refusal>(service.broker.run().publish(&message, now)?)
+        let publish = || service.broker.run().publish(&message, now);
+        Ok::<_, Refusal>(trace::publish(Some(parent), &message, publish)?)
     });
     let receipt = published.map_err(CallError::Malformed)??;
     let elapsed = started.elapsed().as_secs_f64();

@@ -19,8 +19,8 @@ use http::HeaderMap;
 use http_body::Frame;
 use parking_lot::Mutex;
 
-use super::{PubSub, call::frame, status::StreamEnd};
-use crate::{broker::Memory, wire::pb::PublishStreamResponse};
+use super::{call::frame, status::StreamEnd};
+use crate::{broker::Memory, service::PubSub, wire::pb::PublishStreamResponse};
 
 /// Rejections that wait for the caller to take them. A caller that sends bad messages for ever and
 /// reads no answer is told so by the end of its stream.

@@ -21,16 +21,15 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::{
-    PubSub,
-    call::{CONTENT_TYPE_GRPC, CallError, Received, ok_trailers},
+    call::{CONTENT_TYPE_GRPC, ok_trailers},
     deadline::Deadline,
     publish_answers::{AnswerStream, Answers},
-    share::ConnectionShare,
-    status::{Refusal, StreamEnd},
+    status::StreamEnd,
 };
 use crate::{
     access::{AccessError, Leash, Permit},
     broker::{Receipt, Run},
+    service::{CallError, ConnectionShare, PubSub, Received, Refusal, trace},
     topic::Topic,
     wire::{
         Publish,
@@ -255,7 +254,8 @@ impl Publisher<'_> {
             }
             let publish = Publish::try_from(request)?;
             let message = publish.to_topic(topic);
-            Ok::<_, Refusal>(run.publish(&message, now)?)
+            let publish = || run.publish(&message, now);
+            Ok::<_, Refusal>(trace::publish(None, &message, publish)?)
         });
         published.map_err(CallError::Malformed)?
     }

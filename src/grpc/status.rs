@@ -1,178 +1,21 @@
-//! The one map from what can go wrong to what a caller is told: an exact gRPC status, a message that
-//! says limit and value, and `google.rpc` details where they help.
+//! What can go wrong as gRPC tells it: an exact status, a message that says limit and value, and
+//! `google.rpc` details where they help.
 
-use std::time::Duration;
-
-use axum::{body::Body, response::IntoResponse};
+use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{
-    call::{CallError, ok_trailers},
-    rate::PublishRateExceeded,
-};
+use super::call::ok_trailers;
 use crate::{
     access::AccessError,
-    broker::{EndReason, Ended, PublishError, SubscribeError},
     metrics::Limit,
-    wire::{InvalidField, metadata},
+    service::{self, CallError, DRAINING, RETRY_AFTER, Refusal},
+    wire::metadata,
 };
-
-/// When a caller should come back: about the time of a restart, or of a slow request's arrival.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How much of a request's path an answer repeats.
 const PATH_CHARS_SHOWN_MAX: usize = 128;
-
-/// Anything that a call can be refused for.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error(transparent)]
-    Call(#[from] CallError),
-    #[error(transparent)]
-    Field(#[from] InvalidField),
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    #[error(transparent)]
-    Subscribe(#[from] SubscribeError),
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    #[error(transparent)]
-    PublishRate(#[from] PublishRateExceeded),
-    #[error("{max} subscriptions are live on this connection, which is the limit")]
-    TooManyOnConnection { max: usize },
-    #[error(
-        "heartbeat interval of {} s is outside {} to {} s",
-        .interval.as_secs_f64(), .min.as_secs_f64(), .max.as_secs_f64()
-    )]
-    Heartbeat {
-        interval: Duration,
-        min: Duration,
-        max: Duration,
-    },
-}
-
-impl CallError {
-    fn limit(&self) -> Option<Limit> {
-        match self {
-            Self::TooLarge { .. } => Some(Limit::RequestBytes),
-            Self::ReceivingTooMuch { .. } => Some(Limit::ReceivingBytes),
-            Self::MemoryFull { .. } => Some(Limit::Memory),
-            Self::TimedOut { .. } => Some(Limit::RequestTimeout),
-            Self::Malformed(_)
-            | Self::NotOneMessage { .. }
-            | Self::Compressed
-            | Self::MalformedTimeout { .. }
-            | Self::DeadlineExceeded
-            | Self::BrokenOff(_) => None,
-        }
-    }
-}
-
-impl Refusal {
-    /// The limit that was hit, if one was.
-    pub(super) fn limit(&self) -> Option<Limit> {
-        match self {
-            Self::Call(error) => error.limit(),
-            Self::Publish(error) => Some(match error {
-                PublishError::PayloadTooLarge { .. } => Limit::PayloadBytes,
-                PublishError::TooManyAttributes { .. } => Limit::Attributes,
-                PublishError::AttributesTooLarge { .. } => Limit::AttributesBytes,
-                PublishError::TopicEnded => return None,
-            }),
-            Self::Subscribe(error) => match error {
-                SubscribeError::TooManyTags { .. } => Some(Limit::Tags),
-                SubscribeError::TooManySubscriptions { .. } => Some(Limit::Subscriptions),
-                SubscribeError::MemoryScarce { .. } => Some(Limit::Memory),
-                SubscribeError::GroupWithStart | SubscribeError::Draining => None,
-            },
-            Self::PublishRate(_) => Some(Limit::PublishRate),
-            Self::TooManyOnConnection { .. } => Some(Limit::SubscriptionsPerConnection),
-            Self::Access(error) => Some(error.limit()),
-            Self::Field(_) | Self::Heartbeat { .. } => None,
-        }
-    }
-
-    pub(super) fn code(&self) -> Code {
-        match self {
-            Self::Call(error) => match error {
-                CallError::Malformed(_)
-                | CallError::NotOneMessage { .. }
-                | CallError::MalformedTimeout { .. } => Code::InvalidArgument,
-                CallError::TooLarge { .. }
-                | CallError::ReceivingTooMuch { .. }
-                | CallError::MemoryFull { .. } => Code::ResourceExhausted,
-                CallError::Compressed => Code::Unimplemented,
-                CallError::DeadlineExceeded | CallError::TimedOut { .. } => Code::DeadlineExceeded,
-                CallError::BrokenOff(_) => Code::Cancelled,
-            },
-            Self::Field(_) | Self::Heartbeat { .. } => Code::InvalidArgument,
-            Self::Publish(error) => match error {
-                PublishError::PayloadTooLarge { .. }
-                | PublishError::TooManyAttributes { .. }
-                | PublishError::AttributesTooLarge { .. } => Code::ResourceExhausted,
-                PublishError::TopicEnded => Code::FailedPrecondition,
-            },
-            Self::Subscribe(error) => match error {
-                SubscribeError::TooManyTags { .. }
-                | SubscribeError::TooManySubscriptions { .. }
-                | SubscribeError::MemoryScarce { .. } => Code::ResourceExhausted,
-                SubscribeError::GroupWithStart => Code::InvalidArgument,
-                SubscribeError::Draining => Code::Unavailable,
-            },
-            Self::PublishRate(_) | Self::TooManyOnConnection { .. } => Code::ResourceExhausted,
-            Self::Access(error) => match error {
-                AccessError::Unproven(_) => Code::Unauthenticated,
-                AccessError::TooManyGuesses { .. } => Code::ResourceExhausted,
-                AccessError::Forbidden { .. } => Code::PermissionDenied,
-            },
-        }
-    }
-
-    /// The field at fault, if it is one field.
-    pub(super) fn field(&self) -> Option<&'static str> {
-        match self {
-            Self::Field(invalid) => Some(invalid.field),
-            Self::Heartbeat { .. } => Some("heartbeat_interval"),
-            Self::Subscribe(SubscribeError::GroupWithStart) => Some("group"),
-            Self::Call(_)
-            | Self::Publish(_)
-            | Self::Subscribe(_)
-            | Self::Access(_)
-            | Self::PublishRate(_)
-            | Self::TooManyOnConnection { .. } => None,
-        }
-    }
-
-    fn details(&self) -> Option<ErrorDetails> {
-        match self {
-            Self::Field(invalid) => Some(ErrorDetails::with_bad_request_violation(
-                invalid.field,
-                &invalid.reason,
-            )),
-            Self::Heartbeat { .. } => Some(ErrorDetails::with_bad_request_violation(
-                "heartbeat_interval",
-                self.to_string(),
-            )),
-            Self::Subscribe(SubscribeError::GroupWithStart) => Some(
-                ErrorDetails::with_bad_request_violation("group", self.to_string()),
-            ),
-            // What passes by itself, soon.
-            Self::Subscribe(SubscribeError::Draining | SubscribeError::MemoryScarce { .. })
-            | Self::Call(CallError::ReceivingTooMuch { .. } | CallError::MemoryFull { .. })
-            | Self::PublishRate(_) => Some(ErrorDetails::with_retry_info(Some(RETRY_AFTER))),
-            Self::Access(AccessError::TooManyGuesses { retry_after }) => {
-                Some(ErrorDetails::with_retry_info(Some(*retry_after)))
-            }
-            Self::Call(_)
-            | Self::Publish(_)
-            | Self::Subscribe(_)
-            | Self::Access(AccessError::Unproven(_) | AccessError::Forbidden { .. })
-            | Self::TooManyOnConnection { .. } => None,
-        }
-    }
-}
 
 /// Why the broker ends a stream of messages to publish.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +32,7 @@ pub(super) enum StreamEnd {
         "{max} rejections wait to be taken on all streams, which is the limit: read the responses"
     )]
     RejectionsOfAll { max: usize },
-    #[error("the broker is shutting down")]
+    #[error("{DRAINING}")]
     Draining,
 }
 
@@ -223,77 +66,60 @@ impl StreamEnd {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
-        match refusal.details() {
-            Some(details) => Self::with_error_details(refusal.code(), message, details),
-            None => Self::new(refusal.code(), message),
-        }
+        let details = match (refusal.field(), refusal.retry_after()) {
+            (Some(field), _) => Some(ErrorDetails::with_bad_request_violation(field, &message)),
+            (None, Some(after)) => Some(ErrorDetails::with_retry_info(Some(after))),
+            (None, None) => None,
+        };
+        status(refusal.code(), message, details)
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response<Body> {
-        Status::from(self).into_http()
+fn status(code: service::Code, message: String, details: Option<ErrorDetails>) -> Status {
+    // The numbers are gRPC's.
+    let code = Code::from_i32(code as i32);
+    match details {
+        Some(details) => Status::with_error_details(code, message, details),
+        None => Status::new(code, message),
     }
 }
 
-/// What the trailers say when the broker has ended a subscription.
-pub(super) fn ended_trailers(ended: Ended) -> HeaderMap {
-    let status = match ended.reason {
-        EndReason::Overflow => Status::resource_exhausted(
-            "the mailbox overflowed and its policy is to disconnect: read faster, or ask for \
-             another policy or a larger mailbox",
-        ),
-        EndReason::Stalled => Status::resource_exhausted(
-            "the reader stalled: it took no message for too long while messages waited",
-        ),
-        EndReason::Shed => Status::with_error_details(
-            Code::ResourceExhausted,
-            "the broker ran short of memory and this mailbox was among the largest: read faster, or ask \
-             for a smaller one",
-            ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
-        ),
-        EndReason::Draining => draining(),
-        EndReason::TopicEnded => return topic_ended_trailers(ended.missed),
-        EndReason::Unsubscribed => Status::cancelled("the subscription was cancelled"),
+/// The answer to a call that is refused.
+pub(super) fn refuse(refusal: Refusal) -> Response<Body> {
+    Status::from(refusal).into_http()
+}
+
+/// The answer to a call in gRPC-Web that cannot be one.
+pub(super) fn refuse_client_stream() -> Response<Body> {
+    let message = "gRPC-Web has no client streams: call Publish, or use gRPC";
+    Status::unimplemented(message).into_http()
+}
+
+/// What the trailers say at the end of a subscription, with what it has lost untold.
+pub(super) fn end_trailers(end: &service::StreamEnd, missed: u64) -> HeaderMap {
+    let details = end
+        .retry_after()
+        .map(|after| ErrorDetails::with_retry_info(Some(after)));
+    let mut trailers = match end.code() {
+        service::Code::Ok => topic_ended_trailers(),
+        code => trailers(&status(code, end.to_string(), details)),
     };
-    with_missed(trailers(&status), ended.missed)
-}
-
-/// A topic's end is no error: its subscribers have got all of it.
-fn topic_ended_trailers(missed: u64) -> HeaderMap {
-    let mut trailers = ok_trailers();
-    trailers.insert(metadata::TOPIC_ENDED, HeaderValue::from_static("true"));
-    with_missed(trailers, missed)
-}
-
-/// What the trailers say when a subscriber has lost its right.
-pub(super) fn revoked_trailers(reason: AccessError, missed: u64) -> HeaderMap {
-    with_missed(trailers(&Refusal::from(reason).into()), missed)
-}
-
-fn with_missed(mut trailers: HeaderMap, missed: u64) -> HeaderMap {
     if missed > 0 {
         trailers.insert(metadata::MISSED, HeaderValue::from(missed));
     }
     trailers
 }
 
-/// What the trailers say when the caller's own deadline ends a stream.
-pub(super) fn deadline_trailers() -> HeaderMap {
-    trailers(&Status::deadline_exceeded(
-        "the caller's deadline ended the stream",
-    ))
-}
-
-/// What the trailers of a stream without an end of its own say on drain.
-pub(super) fn drained_trailers() -> HeaderMap {
-    trailers(&draining())
+fn topic_ended_trailers() -> HeaderMap {
+    let mut trailers = ok_trailers();
+    trailers.insert(metadata::TOPIC_ENDED, HeaderValue::from_static("true"));
+    trailers
 }
 
 fn draining() -> Status {
     Status::with_error_details(
         Code::Unavailable,
-        "the broker is shutting down",
+        DRAINING,
         ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
     )
 }

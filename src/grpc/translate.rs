@@ -1,21 +1,43 @@
 //! A gRPC caller gets a gRPC answer, whatever the rest of the server says in HTTP: an unknown method,
-//! a panic, a timeout.
+//! a panic, a timeout. And a caller in gRPC-Web gets the same in gRPC-Web.
 
-use axum::{body::Body, extract::Request, middleware::Next, response::IntoResponse};
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::IntoResponse,
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header::CONTENT_TYPE};
 
-use super::{call::GRPC_STATUS, status::from_http};
+use super::{call::GRPC_STATUS, status::from_http, web::Web};
+use crate::broker::Memory;
 
-/// Middleware: turns an HTTP answer to a gRPC request into a status in gRPC's own form.
-pub(crate) async fn answer_in_grpc(request: Request, next: Next) -> Response<Body> {
+/// Middleware: turns an HTTP answer to a gRPC request into a status in gRPC's own form, and translates
+/// gRPC-Web from and to gRPC.
+pub(crate) async fn answer_in_grpc(
+    State(memory): State<Arc<Memory>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    if let Some(web) = Web::of(request.headers()) {
+        let response = answer_call(web.to_grpc(request), next).await;
+        return web.answer(response, &memory);
+    }
     if !is_grpc(request.headers()) {
         return next.run(request).await;
     }
-    let path = request.uri().path().to_owned();
     // HTTP/1.1 has no trailers that clients read, and no ping to tell a silent peer from one that left.
     if request.version() < Version::HTTP_2 {
-        return refuse_in_grpc(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &path);
+        let path = request.uri().path();
+        return refuse_in_grpc(StatusCode::HTTP_VERSION_NOT_SUPPORTED, path);
     }
+    answer_call(request, next).await
+}
+
+async fn answer_call(request: Request, next: Next) -> Response<Body> {
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     if is_grpc(response.headers()) {
         return size_refused(response);

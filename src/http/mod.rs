@@ -1,80 +1,113 @@
-//! Plain HTTP beside gRPC, on the same port: liveness, readiness and metrics.
+//! Plain HTTP on the same port: for browsers, for curl, and for whatever has no gRPC.
 //!
-//! Liveness and readiness are open to anybody; metrics need a right, where rights are asked for.
+//! The need: a program without a gRPC client can publish, and a browser can read, with nothing but what
+//! HTTP and EventSource bring along. The promise: it is the same broker. A stream is a subscription with a
+//! mailbox, a stall clock and an overflow policy like any other; requests are bounded, counted, permitted
+//! and refused as those in gRPC are, and an error says the same in JSON.
+//!
+//! | route | |
+//! |---|---|
+//! | `POST /v1/topics/{topic}` | publishes the body ([`publish`]) |
+//! | `GET /v1/events?topic=..` | server-sent events ([`events`]) |
+//! | `GET /v1/topics/{filter}/messages` | a line of JSON for each message ([`messages`]) |
+//! | `GET /v1/stats`, `/v1/topics`, `/v1/subscribers` | the broker in figures ([`figures`]) |
+//! | `GET /` | a page that shows them ([`page`]) |
+//! | `GET /health`, `/ready`, `/metrics` | ([`probes`]) |
+//!
+//! Invariants: what is published is the body, byte for byte, and nothing in a payload can be taken for
+//! something else by whoever reads; a web page of an origin that is not allowed neither publishes nor reads;
+//! a parameter that is not known is refused, since it would change nothing where it was meant to.
 
-use std::sync::Arc;
+mod error;
+mod events;
+mod figures;
+mod message_json;
+mod messages;
+mod origin;
+mod page;
+mod probes;
+mod publish;
+mod query;
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{self, Next},
+    Extension, Router,
+    extract::{Path, rejection::PathRejection},
+    middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use http::{StatusCode, header};
+use bytes::{BufMut, BytesMut};
+use http::header;
+use serde::Serialize;
 
+pub use self::origin::{Origin, OriginError};
+use self::{error::HttpError, message_json::put_json, origin::refuse_foreign_origins};
+pub(crate) use self::{figures::Host, origin::Origins};
 use crate::{
-    access::{Access, AccessError, Peer},
-    auth::Right,
+    access::Access,
     grpc::Readiness,
-    metrics::{self, Metrics},
+    metrics::Metrics,
+    service::{ConnectionShare, PubSub},
+    wire::InvalidField,
 };
+
+/// What the routes need to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    pub(crate) service: Arc<PubSub>,
+    /// After how much silence a stream of events carries a comment.
+    pub(crate) heartbeat_interval: Duration,
+    /// Whose web pages may use the routes.
+    pub(crate) origins: Arc<Origins>,
+    pub(crate) host: Host,
+}
+
+/// The connection that a request came on.
+type Share = Extension<ConnectionShare>;
+
+/// The topic or filter that a path names.
+fn path_topic(path: Result<Path<String>, PathRejection>) -> Result<String, InvalidField> {
+    let Path(topic) = path.map_err(|error| InvalidField::new("topic", error.body_text()))?;
+    Ok(topic)
+}
+
+/// An answer in JSON. It is of this moment, and ends with its line, for whoever reads it in a terminal.
+fn json_response(value: &impl Serialize) -> Response {
+    let mut json = BytesMut::new();
+    put_json(&mut json, value);
+    json.put_slice(b"\n");
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, json.freeze()).into_response()
+}
 
 /// `GET /health`, `/ready` and `/metrics`.
-pub(crate) fn routes(
+pub(crate) fn probe_routes(
     readiness: Readiness,
     metrics: Arc<Metrics>,
     access: Option<Arc<Access>>,
 ) -> Router {
-    let mut metrics = get(render).with_state(metrics);
-    if let Some(access) = access {
-        let guard = middleware::from_fn_with_state((access, Right::Metrics), guard);
-        metrics = metrics.layer(guard);
-    }
-    Router::new()
-        .route("/health", get(async || "ok\n"))
-        .route("/ready", get(ready).with_state(readiness))
-        .route("/metrics", metrics)
+    probes::routes(readiness, metrics, access)
 }
 
-/// Middleware: lets those in who have the right.
-async fn guard(
-    State((access, right)): State<(Arc<Access>, Right)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned();
-    match access.check(right, request.headers(), &peer.unwrap_or_default()) {
-        Ok(_) => next.run(request).await,
-        Err(error) => refuse(&error),
-    }
-}
-
-fn refuse(error: &AccessError) -> Response {
-    let text = format!("{error}\n");
-    match error {
-        AccessError::Unproven(_) => {
-            let headers = [(header::WWW_AUTHENTICATE, "Bearer")];
-            (StatusCode::UNAUTHORIZED, headers, text).into_response()
-        }
-        AccessError::TooManyGuesses { retry_after } => {
-            let seconds = retry_after.as_secs() + 1;
-            let headers = [(header::RETRY_AFTER, seconds.to_string())];
-            (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response()
-        }
-        AccessError::Forbidden { .. } => (StatusCode::FORBIDDEN, text).into_response(),
-    }
-}
-
-async fn ready(State(readiness): State<Readiness>) -> (StatusCode, &'static str) {
-    if readiness.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
-    }
-}
-
-async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
-    let headers = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
-    (headers, metrics.render()).into_response()
+/// The page, its figures, and what publishes and subscribes, which keeps its own time.
+pub(crate) fn routes(api: Api) -> Router {
+    let guard = middleware::from_fn_with_state(Arc::clone(&api.origins), refuse_foreign_origins);
+    let v1 = Router::new()
+        .route("/events", get(events::events))
+        .route("/topics/{topic}", post(publish::publish))
+        .route("/stats", get(figures::stats))
+        .route("/topics", get(figures::topics))
+        .route("/subscribers", get(figures::subscribers))
+        .route("/topics/{topic}/messages", get(messages::messages))
+        .fallback(async || HttpError::NoRoute)
+        .method_not_allowed_fallback(async || HttpError::NoMethod)
+        .layer(guard)
+        .with_state(api);
+    Router::new().route("/", get(page::page)).nest("/v1", v1)
 }

@@ -220,11 +220,7 @@ impl Delivery {
     /// From where a subscriber that got this message can go on; `None` if its topic has no history.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
-        self.position.map(|position| Cursor {
-            epoch: self.epoch,
-            position,
-            sequence: self.sequence,
-        })
+        self.as_delivery_ref().cursor()
     }
 
     /// The message's id: the publisher's, or `epoch-sequence` in hexadecimal.
@@ -267,6 +263,15 @@ pub(crate) struct DeliveryRef<'m> {
 }
 
 impl DeliveryRef<'_> {
+    /// See [`Delivery::cursor`].
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        self.position.map(|position| Cursor {
+            epoch: self.epoch,
+            position,
+            sequence: self.sequence,
+        })
+    }
+
     pub(crate) fn to_delivery(self) -> Delivery {
         let message = self.message.to_message();
         Delivery {
@@ -306,7 +311,9 @@ mod tests {
             attributes.iter().collect::<Vec<_>>(),
             [("a", "2"), ("b", "3")]
         );
-        assert_eq!(attributes.bytes(), 4);
+        assert_eq!((attributes.len(), attributes.bytes()), (2, 4));
+        assert!(!attributes.is_empty());
+        assert!(Attributes::default().is_empty());
     }
 
     #[test]
@@ -324,5 +331,18 @@ mod tests {
         message.key = Some("kk".parse().unwrap());
         message.id = Some("iii".parse().unwrap());
         assert_eq!(message.size(), MESSAGE_OVERHEAD_BYTES + 14);
+        let attribute = ("name".parse().unwrap(), "value".to_owned());
+        message.attributes = [attribute].into_iter().collect();
+        assert_eq!(message.size(), MESSAGE_OVERHEAD_BYTES + 23);
+    }
+
+    #[test]
+    fn what_the_first_one_has_encoded_is_there_for_all() {
+        let message = Message::new("t".parse().unwrap(), "x");
+        let delivery = Delivery::new(message, Epoch(1), Sequence(1), SystemTime::UNIX_EPOCH);
+        let first = delivery.encoded_with(|delivery| delivery.message.payload.clone());
+        assert_eq!(first, "x");
+        let second = delivery.encoded_with(|_| unreachable!("encoded twice"));
+        assert_eq!(second, "x");
     }
 }

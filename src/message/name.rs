@@ -157,6 +157,8 @@ mod tests {
                 max: 128,
             }),
         );
+        check::<MessageId>(&"x".repeat(128), Ok(()));
+        check::<Tag>(&"x".repeat(255), Ok(()));
         check::<AttributeName>("ce-id", Ok(()));
     }
 }

@@ -12,6 +12,7 @@ use super::{
     addresses::{Addresses, Entry},
     config::CONNECTION_BYTES,
     connection::{self, Context},
+    socket,
     workers::Workers,
 };
 use crate::broker::Held;
@@ -62,9 +63,11 @@ fn admit(
     connections: &TaskTracker,
     workers: &Workers,
 ) {
-    // Small frames go out at once; a connection that cannot do that works all the same.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    let config = &context.config;
+    let (interval, timeout) = (config.keepalive_interval, config.keepalive_timeout);
+    // A connection that cannot do that works all the same.
+    if let Err(error) = socket::prepare(&stream, interval, timeout) {
+        tracing::debug!(%error, "cannot set a socket's options");
     }
     context.metrics.connections_accepted.inc();
     context.metrics.connections.inc();

@@ -20,14 +20,15 @@ use futures_util::FutureExt;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
+use parking_lot::Mutex;
 use tokio::time::Sleep;
-use tower::ServiceExt;
 
-use super::{connection::Context, frame_guard::Credit};
+use super::{answer::answer, connection::Context, frame_guard::Credit};
 use crate::{
     broker::Held,
-    grpc::{self, ConnectionShare, Lifeline},
+    grpc,
     metrics::{Limit, Metrics},
+    service::{ConnectionShare, Lifeline},
 };
 
 /// A call in progress.
@@ -123,14 +124,21 @@ async fn begin_answer(
     share: ConnectionShare,
     credit: Credit,
 ) -> Option<Sending> {
-    let request = request.map(|stream| Body::new(Received { stream }));
-    let answering = AssertUnwindSafe(answer(request, &context, share)).catch_unwind();
+    let unread = Unread::default();
+    let request = request.map(|stream| {
+        Body::new(Received {
+            stream: Some(stream),
+            unread: Arc::clone(&unread),
+        })
+    });
+    let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
     // The hook has logged a panic.
     let answered = answering.await;
     let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
     // A caller that takes no answers does not keep them for ever.
     let patience = context.config.stall_timeout;
     let mut sending = Sending::begin(respond, answer.response, answer.lifeline, credit, patience)?;
+    sending.unread = unread.lock().take();
     let Some(reading) = answer.reading else {
         sending.hurry = sending.lifeline.is_none().then(|| Hurry {
             metrics: Arc::clone(&context.metrics),
@@ -151,24 +159,21 @@ async fn begin_answer(
     None
 }
 
-async fn answer(
-    mut request: Request<Body>,
-    context: &Context,
-    share: ConnectionShare,
-) -> grpc::Answer<'_> {
-    match grpc::Method::of(request.uri().path()) {
-        Some(method) => method.call(&context.pubsub, &share, request).await,
-        None => {
-            share.peer().introduce(request.extensions_mut());
-            let answered = Box::pin(context.router.clone().oneshot(request)).await;
-            answered.unwrap_or_else(|never| match never {}).into()
-        }
-    }
-}
+/// What nobody has read of a request. Were it let go of before the answer is out, the stream would be
+/// cancelled, and the caller not be told why.
+type Unread = Arc<Mutex<Option<RecvStream>>>;
 
 /// The request's body as the rest of the server knows bodies.
 struct Received {
-    stream: RecvStream,
+    /// None once it is dropped.
+    stream: Option<RecvStream>,
+    unread: Unread,
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        *self.unread.lock() = self.stream.take().filter(|stream| !stream.is_end_stream());
+    }
 }
 
 impl http_body::Body for Received {
@@ -179,11 +184,14 @@ impl http_body::Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let data = std::task::ready!(self.stream.poll_data(cx));
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        let data = std::task::ready!(stream.poll_data(cx));
         Poll::Ready(match data {
             Some(Ok(data)) => {
                 // Whoever reads bounds what it keeps; the window is for what nobody has read.
-                let released = self.stream.flow_control().release_capacity(data.len());
+                let released = stream.flow_control().release_capacity(data.len());
                 Some(released.map(|()| Frame::data(data)))
             }
             Some(Err(error)) => Some(Err(error)),
@@ -192,7 +200,7 @@ impl http_body::Body for Received {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 }
 
@@ -209,6 +217,8 @@ struct Sending {
     credit: Credit,
     grace: Duration,
     is_whole: bool,
+    /// To be let go of with the answer.
+    unread: Option<RecvStream>,
 }
 
 /// Gives an answer up that its caller does not take.
@@ -251,6 +261,7 @@ impl Sending {
                 credit,
                 grace,
                 is_whole,
+                unread: None,
             }),
             Err(error) => {
                 log_early_end(&error);

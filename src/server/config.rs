@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::tls::TlsConfig;
+use crate::http::Origin;
 
 /// The reference's address: its clients, compiled years ago, find the broker where they expect it.
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
@@ -46,6 +47,9 @@ pub const DRAIN_DELAY: Duration = Duration::ZERO;
 /// forgotten the connection.
 pub const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
     Duration::from_secs(5)..=Duration::from_secs(60);
+/// Half of the minute after which middleboxes forget a silent connection, and once more for those that lose
+/// packets; the HTML standard's own advice.
+pub const SSE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// A subscriber that comes back within this can tell from epoch and sequence what it missed.
 pub const TOPIC_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
@@ -118,6 +122,10 @@ pub struct ServerConfig {
     pub drain_delay: Duration,
     /// The heartbeat intervals that a subscriber may ask for.
     pub heartbeat_interval: RangeInclusive<Duration>,
+    /// After how much silence a stream of server-sent events carries a comment.
+    pub sse_heartbeat_interval: Duration,
+    /// Whose web pages may use the broker beside those that come from its own address. None by default.
+    pub cors_origins: Vec<Origin>,
     /// How long an unused topic is remembered at least; it is forgotten within twice this.
     pub topic_idle_timeout: Duration,
     /// How many wrong credentials in a row are taken from one address.
@@ -147,6 +155,8 @@ impl Default for ServerConfig {
             drain_timeout: DRAIN_TIMEOUT,
             drain_delay: DRAIN_DELAY,
             heartbeat_interval: HEARTBEAT_INTERVAL,
+            sse_heartbeat_interval: SSE_HEARTBEAT_INTERVAL,
+            cors_origins: Vec::new(),
             topic_idle_timeout: TOPIC_IDLE_TIMEOUT,
             guesses_max: GUESSES_MAX,
             guess_interval: GUESS_INTERVAL,

@@ -4,20 +4,16 @@
 //! too long, and when the broker drains: then it is told to finish, and dropped when the time is up. A TLS
 //! handshake is part of its first bytes.
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, pin::Pin, sync::Arc};
 
-use axum::{Router, body::Body};
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use super::{
     addresses::Entry,
-    config::{self, ServerConfig},
-    http2,
+    config::ServerConfig,
+    http1, http2,
     outbox::{Outbox, Outgoing},
     patience::Patient,
     sniff::{Prefixed, Protocol, sniff},
@@ -26,8 +22,8 @@ use super::{
 };
 use crate::{
     access::Peer,
-    grpc::PubSub,
     metrics::{Limit, Metrics},
+    service::{ConnectionShare, PubSub, PublishRate},
 };
 
 /// What all connections share.
@@ -153,50 +149,23 @@ async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>
         outgoing,
         peer,
     } = greeted;
+    let config = &context.config;
+    let share = ConnectionShare::new(config.subscriptions_per_connection_max, peer)
+        .with_publish_rate(config.publish_rate_max.map(PublishRate::new));
     match protocol {
-        Protocol::Http1 => Some(Box::pin(serve_http1(stream, Arc::clone(context), peer))),
-        Protocol::Http2 => match http2::open(stream, outgoing, context, peer).await {
+        Protocol::Http1 => Some(Box::pin(http1::serve(
+            stream,
+            outgoing,
+            Arc::clone(context),
+            share,
+        ))),
+        Protocol::Http2 => match http2::open(stream, outgoing, context, share).await {
             Ok(serving) => Some(serving),
             Err(error) => {
                 tracing::debug!(%error, "the connection broke as it opened");
                 None
             }
         },
-    }
-}
-
-async fn serve_http1(stream: Prefixed<Outbox<Transport>>, context: Arc<Context>, peer: Peer) {
-    let requests = service_fn(requests(&context, peer));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(context.config.first_bytes_timeout)
-        .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
-        .serve_connection(TokioIo::new(stream), requests);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = context.drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = context.close.cancelled() => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "the connection ended with an error");
-    }
-}
-
-/// Passes a connection's requests to the router.
-fn requests(
-    context: &Context,
-    peer: Peer,
-) -> impl Fn(Request<Incoming>) -> BoxFuture<Result<Response<Body>, Infallible>> + use<> {
-    let router = context.router.clone();
-    move |mut request| {
-        peer.introduce(request.extensions_mut());
-        Box::pin(router.clone().oneshot(request.map(Body::new)))
     }
 }
 

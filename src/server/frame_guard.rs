@@ -59,7 +59,7 @@ const END_STREAM: u8 = 1;
 
 /// What a connection's peer is owed, and whether it has taken too much.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Credit(Arc<State>);
+pub(crate) struct Credit(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -82,7 +82,7 @@ impl Credit {
 
 /// Reading fails once too many control frames have come.
 #[derive(Debug)]
-pub(super) struct FrameGuard<S> {
+pub(crate) struct FrameGuard<S> {
     stream: S,
     credit: Credit,
     header: [u8; HEADER_BYTES],
@@ -100,7 +100,7 @@ pub(super) struct FrameGuard<S> {
 
 impl<S> FrameGuard<S> {
     /// Watches a stream that begins with HTTP/2's preface, which is no frame.
-    pub(super) fn new(stream: S, credit: Credit, memory: Arc<Memory>) -> Self {
+    pub(crate) fn new(stream: S, credit: Credit, memory: Arc<Memory>) -> Self {
         Self {
             stream,
             credit,
@@ -115,7 +115,7 @@ impl<S> FrameGuard<S> {
     }
 
     /// Counts the control frames that begin in what has come.
-    fn count(&mut self, mut data: &[u8]) -> u64 {
+    pub(crate) fn count(&mut self, mut data: &[u8]) -> u64 {
         let mut count = 0;
         loop {
             let skipped = self.payload_bytes.min(data.len());

@@ -26,18 +26,14 @@ use super::{
     frame_guard::{Credit, FrameGuard},
     outbox::Outgoing,
 };
-use crate::{
-    access::Peer,
-    grpc::{ConnectionShare, PublishRate},
-    metrics::Limit,
-};
+use crate::{metrics::Limit, service::ConnectionShare};
 
 /// Greets the peer; returns what serves the connection to its end.
 pub(super) async fn open<S, T>(
     stream: S,
     outgoing: Outgoing<T>,
     context: &Arc<Context>,
-    peer: Peer,
+    share: ConnectionShare,
 ) -> Result<BoxFuture<()>, h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -48,9 +44,6 @@ where
     let stream = FrameGuard::new(stream, credit.clone(), memory);
     let connection = builder(&context.config).handshake(stream).await?;
     outgoing.take_over();
-    let subscriptions_max = context.config.subscriptions_per_connection_max;
-    let share = ConnectionShare::new(subscriptions_max, peer)
-        .with_publish_rate(context.config.publish_rate_max.map(PublishRate::new));
     Ok(serve(
         connection,
         outgoing,

@@ -5,15 +5,18 @@
 
 mod accept;
 mod addresses;
+mod answer;
 mod call;
 mod config;
 mod connection;
 mod frame_guard;
+mod http1;
 mod http2;
 mod outbox;
 mod patience;
 mod routes;
 mod sniff;
+mod socket;
 mod tls;
 mod transport;
 mod workers;
@@ -40,7 +43,13 @@ use self::{
     tls::{Tls, Watch},
     workers::Workers,
 };
-pub use crate::pem::PemError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{
+    frame_guard::{Credit, FrameGuard},
+    sniff::{Protocol, sniff},
+    tls::names_of,
+};
+pub use crate::http::{Origin, OriginError};
 use crate::{
     access::Access,
     auth::{AuthFile, Guesses, Policy},
@@ -48,6 +57,7 @@ use crate::{
     grpc::Readiness,
     metrics::{Limit, Metrics},
 };
+pub use crate::{pem::PemError, service::trace::SPANS};
 
 /// A broker's front door, bound and not yet serving.
 #[derive(Debug)]
@@ -203,14 +213,7 @@ impl Server {
             drain.clone(),
             access.clone(),
         ));
-        let router = routes::router(
-            &config,
-            readiness.clone(),
-            Arc::clone(&metrics),
-            drain.clone(),
-            access.clone(),
-            extra,
-        );
+        let router = routes::router(&config, readiness.clone(), &pubsub, extra);
         let context = Arc::new(Context {
             pubsub,
             router,

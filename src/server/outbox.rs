@@ -48,6 +48,8 @@ struct State<S> {
     memory: Arc<Memory>,
     /// While a write waits, what is gathered counts.
     held: Option<Held>,
+    /// How often something was written.
+    writes: u64,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
@@ -59,6 +61,7 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
             is_unflushed: false,
             memory,
             held: None,
+            writes: 0,
         }));
         (Self(Arc::clone(&state)), Outgoing(state))
     }
@@ -76,6 +79,12 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
         if state.gathered.len() + words.len() <= GATHERED_BYTES_MAX {
             state.gathered.extend_from_slice(words);
         }
+    }
+
+    /// Whether a write waits for the peer; how often one did not.
+    pub(super) fn waits(&self) -> (bool, u64) {
+        let state = self.0.lock();
+        (state.held.is_some(), state.writes)
     }
 
     /// How much waits to be passed on.
@@ -120,6 +129,7 @@ impl<S: AsyncWrite + Unpin> State<S> {
                     .get_or_insert_with(|| memory.hold(GATHERED_BYTES_MAX));
             } else {
                 self.held = None;
+                self.writes += 1;
             }
             match std::task::ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -15,13 +15,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
 /// Reads until the protocol is clear. `None` if the peer leaves before that.
-pub(super) async fn sniff<S: AsyncRead + Unpin>(
+pub(crate) async fn sniff<S: AsyncRead + Unpin>(
     mut stream: S,
 ) -> io::Result<Option<(Protocol, Prefixed<S>)>> {
     let mut prefix = BytesMut::with_capacity(PREFACE.len());
@@ -43,7 +43,7 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(
 
 /// A stream whose first bytes were read already.
 #[derive(Debug)]
-pub(super) struct Prefixed<S> {
+pub(crate) struct Prefixed<S> {
     prefix: Bytes,
     stream: S,
 }

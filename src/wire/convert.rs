@@ -9,10 +9,10 @@ use std::{
 
 use super::{pb, request::PublishRequestRef};
 use crate::{
-    broker::{OverflowPolicy, Receipt, SubscribeOptions},
+    broker::{Arrival, OverflowPolicy, Receipt, SubscribeOptions},
     cursor::StartAt,
     message::{AttributeName, Attributes, Key, MessageId, MessageRef, Payload, Tag},
-    topic::Topic,
+    topic::{Topic, TopicFilter},
 };
 
 /// A field of a request that the caller must change.
@@ -26,7 +26,7 @@ pub struct InvalidField {
 }
 
 impl InvalidField {
-    fn new(field: &'static str, reason: impl Display) -> Self {
+    pub(crate) fn new(field: &'static str, reason: impl Display) -> Self {
         Self {
             field,
             reason: reason.to_string(),
@@ -156,11 +156,12 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
         let capacity = request.mailbox_capacity as usize;
         Ok(Self {
             options: SubscribeOptions {
-                filter: parse("topic", &request.topic)?,
+                filters: parse::<TopicFilter>("topic", &request.topic)?.into(),
                 group: parse_optional("group", &request.group)?,
                 tags: tags.collect::<Result<_, _>>()?,
                 overflow: overflow_policy(request.overflow_policy)?,
                 mailbox_capacity: (capacity > 0).then_some(capacity),
+                arrival: Arrival::default(),
                 start: start_at(request.start_at)?,
             },
             heartbeat_interval: heartbeat.transpose()?,

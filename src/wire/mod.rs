@@ -1,10 +1,11 @@
 //! The wire contract as code: the messages generated from `proto/`, their conversions to and from our
-//! own types, and the frames that subscribers are sent.
+//! own types, the frames that subscribers are sent, and the broker's figures as JSON.
 //!
-//! The only place where lints are relaxed, for what is generated. Knows protobuf and gRPC's framing;
+//! The only place where lints are relaxed, for what is generated. Knows protobuf, JSON and gRPC's framing;
 //! knows no server and no client.
 
 mod convert;
+pub mod figures;
 pub(crate) mod frame;
 mod head;
 pub(crate) mod request;

@@ -11,6 +11,7 @@
 
 mod broker;
 mod buf;
+mod page;
 #[path = "../it/pki.rs"]
 #[allow(dead_code, reason = "other tests use all of it")]
 mod pki;
@@ -18,6 +19,7 @@ mod program;
 mod reference;
 mod tls;
 mod tools;
+mod web;
 
 use std::process::Command;
 

@@ -132,6 +132,7 @@ same "broker sub" "$(cat "$out/orders")" \
     "42 sprockets
 one line"
 exits 0 broker bench --duration 200ms --warmup 50ms --server-pid "$broker_pid"
+exits 0 broker top --once --interval 100ms
 exits 124 broker sub nothing.here --timeout 100ms
 exits 1 broker pub 'not a topic' payload
 exits 1 broker health no.such.service
@@ -139,6 +140,8 @@ exits 1 broker health no.such.service
 ## Watching it.
 same "GET /health" "$(get /health)" "200 ok"
 same "GET /ready" "$(get /ready)" "200 ready"
+same "GET /" "$(get /)" "200 </html>"
+same "GET /v1/topics" "$(get "/v1/topics?search=nothing" | grep -o '"found":0')" '"found":0'
 same "GET /metrics" "$(get /metrics)" "200 # EOF"
 
 ## An orderly end.

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Where this test binary's sources, and the foreign programs, are.
@@ -48,6 +49,34 @@ pub(crate) fn node() -> Result<PathBuf, &'static str> {
         return Err("the Node client's package grpc-js");
     }
     on_path("node").ok_or("Node")
+}
+
+/// A Node that has an EventSource, with the packages for gRPC-Web.
+pub(crate) fn node_with_event_source() -> Result<PathBuf, &'static str> {
+    let node = node()?;
+    if !here()
+        .join("node/node_modules/@connectrpc/connect-web")
+        .exists()
+    {
+        return Err("the Node client's package connect-web");
+    }
+    let mut command = Command::new(&node);
+    command.args(["--experimental-eventsource", "-e", "new EventSource"]);
+    let said = command.output().map_err(|_| "Node")?;
+    // It has no URL to go to, and says so if it knows what it is.
+    if !String::from_utf8_lossy(&said.stderr).contains("TypeError") {
+        return Err("a Node with an EventSource (20.18 or later)");
+    }
+    Ok(node)
+}
+
+/// A Chromium, and what drives it.
+pub(crate) fn browser() -> Result<PathBuf, &'static str> {
+    if !here().join("node/node_modules/playwright-core").exists() {
+        return Err("the Node package playwright-core");
+    }
+    let mut names = ["chromium", "chromium-browser", "google-chrome"].into_iter();
+    names.find_map(on_path).ok_or("Chromium")
 }
 
 /// npm has a package for each platform; on others, buf may be on the path.

@@ -36,20 +36,20 @@ const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionI
 const JWT_SECRET: &[u8] = b"thirty-two bytes are long enough";
 
 /// An auth file, the tokens of its users, and a broker that goes by it.
-struct Guarded {
-    broker: Running,
+pub(crate) struct Guarded {
+    pub(crate) broker: Running,
     folder: TempDir,
-    alice: Secret,
-    bob: Secret,
+    pub(crate) alice: Secret,
+    pub(crate) bob: Secret,
 }
 
 impl Guarded {
     /// `HASH(alice)` and `HASH(bob)` in the text stand for the hashes of their tokens.
-    async fn start(text: &str) -> Self {
+    pub(crate) async fn start(text: &str) -> Self {
         Self::start_with(ServerConfig::default(), text).await
     }
 
-    async fn start_with(config: ServerConfig, text: &str) -> Self {
+    pub(crate) async fn start_with(config: ServerConfig, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("jwt.secret"), JWT_SECRET).unwrap();
         let [alice, bob] = [(); 2].map(|()| Secret::new_token().unwrap());
@@ -63,12 +63,12 @@ impl Guarded {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.broker.address
     }
 
     /// Puts other rules in the file, which the broker finds by itself.
-    fn rewrite(&self, text: &str) {
+    pub(crate) fn rewrite(&self, text: &str) {
         let text = with_hashes(text, &self.alice, &self.bob);
         fs::write(self.file(), text).unwrap();
     }
@@ -124,7 +124,7 @@ async fn subscribe_status(raw: &mut Raw, token: &Secret, topic: &str) -> Status 
     }
 }
 
-fn jwt(user: &str, lives: Duration) -> Secret {
+pub(crate) fn jwt(user: &str, lives: Duration) -> Secret {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let expires_after = since_1970.unwrap() + lives;
     let claims = json!({
@@ -139,7 +139,7 @@ fn jwt(user: &str, lives: Duration) -> Secret {
     format!("{signed}.{signature}").as_str().into()
 }
 
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
     [everyone]
     publish.allow = ["inbox.{user}"]
 
@@ -157,7 +157,7 @@ const RULES: &str = r#"
     subscribe.allow = ["bobs"]
 "#;
 
-const JWT: &str = r#"
+pub(crate) const JWT: &str = r#"
     [everyone]
     publish.allow = ["u.{user}.>"]
     subscribe.allow = ["u.{user}.>"]
@@ -378,7 +378,7 @@ async fn health_stays_open_and_metrics_and_reflection_take_a_right() {
 
 impl Guarded {
     /// How often something was refused for this reason.
-    async fn metric(&self, limit: &str) -> u64 {
+    pub(crate) async fn metric(&self, limit: &str) -> u64 {
         let mut raw = self.raw().await;
         let url = format!("http://{}/metrics", self.address());
         let request = authorized(http::Request::get(url), &self.alice);

@@ -34,7 +34,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// A process that is ended with the test. Its log is read as it comes: a full pipe would stop it.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     log: mpsc::Receiver<String>,
 }
@@ -63,18 +63,18 @@ impl Running {
         found.unwrap_or_else(|| panic!("the log ended without {wanted:?}"))
     }
 
-    fn rest_of_log(&mut self) -> String {
+    pub(crate) fn rest_of_log(&mut self) -> String {
         let lines: Vec<String> = self.log.iter().collect();
         lines.join("\n")
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(sent.success());
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
@@ -94,7 +94,7 @@ impl Drop for Running {
 }
 
 /// A broker on a free port, and its URL.
-fn serve(args: &[&str]) -> (Running, String) {
+pub(crate) fn serve(args: &[&str]) -> (Running, String) {
     let listen = ["--listen", "127.0.0.1:0", "--log-format", "json"];
     let mut served = Running::spawn(broker(&[&listen[..], args].concat()));
     let line = served.log_line("\"serving\"");
@@ -404,6 +404,45 @@ fn a_benchmark_counts_what_it_did() {
     );
     assert_eq!((figure("lost"), figure("order_breaks")), (0, 0), "{report}");
     assert!(report["server_cpu_s"].is_number());
+}
+
+#[test]
+fn top_prints_one_screen_without_control_codes() {
+    let (broker, url) = serve(&[]);
+    let _sub = sub(&url, &["orders.>"]);
+    let published = run(&["pub", "orders.eu", "12345", "-s", &url]);
+    assert!(published.status.success());
+    let top = run(&["top", "--once", "--interval", "100ms", "-s", &url]);
+    assert!(top.status.success(), "{top:?}");
+    let screen = text(&top.stdout);
+    assert!(
+        !screen.contains(|c: char| c != '\n' && c.is_control()),
+        "{screen:?}"
+    );
+    for wanted in [
+        &format!("Fanfare {} at {url}, up ", env!("CARGO_PKG_VERSION")),
+        "1 subscribers in 0 groups, 1 topics, 0 messages kept, ",
+        "TOPIC (1)\n",
+        "            1         0  orders.eu\n",
+        "FILTERS, GROUP (1)\n",
+        "       0 of  1024           0             1  drop_newest ",
+        "127.0.0.1        orders.>\n",
+    ] {
+        assert!(screen.contains(wanted), "{wanted:?} is not in:\n{screen}");
+    }
+    let found = run(&[
+        "top",
+        "--search",
+        "nothing",
+        "--interval",
+        "100ms",
+        "-s",
+        &url,
+    ]);
+    assert!(text(&found.stdout).contains("TOPIC (0 found among 1)\n"));
+    drop(broker);
+    let nobody = run(&["top", "--once", "-s", &url]);
+    check_refused(&nobody, 1, &format!("broker: no broker answers at {url}"));
 }
 
 #[test]

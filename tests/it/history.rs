@@ -636,14 +636,18 @@ async fn the_rust_client_comes_back_without_what_it_has_got() {
     }
     broker.shut_down();
     broker.stopped().await;
-    let mut config = ServerConfig::default();
-    config.listen = address;
+    let config = ServerConfig {
+        listen: address,
+        ..ServerConfig::default()
+    };
     let restarted = Running::start_with(config, keeping(100)).await;
     restarted.publish("t", "before it is back");
     match event(&mut reader).await {
         Event::Resubscribed { facts, .. } => assert_eq!(facts.start.unwrap().head.0, 1),
         other => panic!("{other:?}"),
     }
+    assert_eq!(event(&mut reader).await, Event::Gap(Gap::UNKNOWN));
+    assert_eq!(text(&received(&mut reader).await), "before it is back");
     restarted.publish("t", "live");
     assert_eq!(text(&received(&mut reader).await), "live");
 }

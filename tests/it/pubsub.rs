@@ -40,3 +40,32 @@ async fn a_message_arrives_with_all_that_it_was_published_with() {
     assert!(got.publish_time.is_some());
     assert_eq!((got.missed, got.heartbeat), (0, false));
 }
+
+#[tokio::test]
+async fn the_context_of_a_trace_travels_untouched_whatever_it_says() {
+    let broker = Running::start().await;
+    let mut client = broker.client().await;
+    let mut stream = subscribe(&client, filter("t")).await;
+    for (traceparent, tracestate) in [
+        (
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "vendor=x:1,  other = 2 ",
+        ),
+        (
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "",
+        ),
+        (
+            "cc-of-a-later-version-01-what-the-future-will-bring",
+            "\u{e9}",
+        ),
+        ("nonsense", "nonsense"),
+    ] {
+        let mut request = message("t", "x");
+        request.attributes = [("traceparent", traceparent), ("tracestate", tracestate)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        within(client.publish(request.clone())).await.unwrap();
+        assert_eq!(next(&mut stream).await.attributes, request.attributes);
+    }
+}

@@ -188,13 +188,21 @@ impl Call {
     }
 
     pub(crate) async fn response(self) -> Response {
-        let (head, body) = within(self.response).await.unwrap().into_parts();
-        Response {
-            status: head.status,
-            headers: head.headers,
-            body,
-            received: BytesMut::new(),
-        }
+        self.split().1.await
+    }
+
+    /// The rest of the request, and the answer, which does not wait for it.
+    pub(crate) fn split(self) -> (SendStream<Bytes>, impl Future<Output = Response>) {
+        let response = async {
+            let (head, body) = within(self.response).await.unwrap().into_parts();
+            Response {
+                status: head.status,
+                headers: head.headers,
+                body,
+                received: BytesMut::new(),
+            }
+        };
+        (self.body, response)
     }
 }
 
@@ -310,6 +318,7 @@ pub(crate) fn frame_of(bytes: &[u8]) -> Bytes {
 /// A socket that has said this much.
 pub(crate) async fn socket(address: SocketAddr, said: &[u8]) -> TcpStream {
     let mut socket = within(TcpStream::connect(address)).await.unwrap();
+    socket.set_nodelay(true).unwrap();
     socket.write_all(said).await.unwrap();
     socket
 }
@@ -326,7 +335,7 @@ pub(crate) async fn read_to_close(mut socket: impl AsyncRead + Unpin) -> Vec<u8>
 
 /// What this request is answered over HTTP/1.1, until the broker closes the socket: status and body.
 pub(crate) async fn http1(address: SocketAddr, request: &str) -> (u16, String) {
-    http1_on(within(TcpStream::connect(address)).await.unwrap(), request).await
+    http1_on(socket(address, b"").await, request).await
 }
 
 /// The same on a stream that is there already.

@@ -1,6 +1,6 @@
 //! What a client does, and tells, when its connection breaks or its broker restarts.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use fanfare::{
     broker::Limits,
@@ -11,16 +11,10 @@ use fanfare::{
     message::Message,
     server::ServerConfig,
 };
-use parking_lot::Mutex;
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{connect, end, event, filter, message, subscribe, topic},
+    fault_proxy::{Cut, FaultProxy, Pass, Way},
     support::{Running, within},
 };
 
@@ -36,68 +30,20 @@ async fn resubscribed(subscription: &mut Subscription) -> Gap {
     }
 }
 
-/// Passes bytes on to a broker, and loses its connections on command.
-struct Proxy {
-    address: SocketAddr,
-    connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    frozen: Arc<Mutex<CancellationToken>>,
-}
-
-impl Proxy {
-    async fn start(broker: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let proxy = Self {
-            address: listener.local_addr().unwrap(),
-            connections: Arc::default(),
-            frozen: Arc::default(),
-        };
-        let (connections, frozen) = (Arc::clone(&proxy.connections), Arc::clone(&proxy.frozen));
-        tokio::spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let mut far = TcpStream::connect(broker).await.unwrap();
-                let frozen = frozen.lock().clone();
-                connections.lock().push(tokio::spawn(async move {
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
-                        // The sockets stay open, but nothing passes any more.
-                        () = frozen.cancelled() => std::future::pending().await,
-                    }
-                }));
-            }
-        });
-        proxy
-    }
-
-    async fn client(&self, reconnect: bool) -> Client {
-        let options = ClientOptions {
-            reconnect,
-            // Neither of these is to notice anything before what is tested does.
-            keepalive_interval: NEVER,
-            request_timeout: NEVER,
-            backoff: Backoff {
-                min: Duration::from_millis(1),
-                max: Duration::from_millis(10),
-            },
-            ..ClientOptions::default()
-        };
-        let url = self.address.to_string();
-        within(Client::with_options(&url, options)).await.unwrap()
-    }
-
-    /// Closes all connections; returns when nothing can pass any more.
-    async fn cut(&self) {
-        let connections = std::mem::take(&mut *self.connections.lock());
-        for connection in connections {
-            connection.abort();
-            assert!(connection.await.is_err_and(|error| error.is_cancelled()));
-        }
-    }
-
-    /// Makes all present connections half-open.
-    fn freeze(&self) {
-        std::mem::take(&mut *self.frozen.lock()).cancel();
-    }
+async fn client(proxy: &FaultProxy, reconnect: bool) -> Client {
+    let options = ClientOptions {
+        reconnect,
+        // Neither of these is to notice anything before what is tested does.
+        keepalive_interval: NEVER,
+        request_timeout: NEVER,
+        backoff: Backoff {
+            min: Duration::from_millis(1),
+            max: Duration::from_millis(10),
+        },
+        ..ClientOptions::default()
+    };
+    let url = proxy.address.to_string();
+    within(Client::with_options(&url, options)).await.unwrap()
 }
 
 #[tokio::test]
@@ -137,8 +83,8 @@ async fn a_client_outlives_its_broker() {
 /// Cuts the connection once 3 messages have arrived, and publishes 7 more that are lost.
 async fn check_cut(subscribe_to: Subscribe, expected: Gap) {
     let broker = Running::start().await;
-    let proxy = Proxy::start(broker.address).await;
-    let client = proxy.client(true).await;
+    let proxy = FaultProxy::start(broker.address).await;
+    let client = client(&proxy, true).await;
     // The topic has a past, so that the subscription does not start at 0.
     let keeper = subscribe(&connect(&broker).await, topic("t")).await;
     broker.publish("t", "before");
@@ -153,12 +99,12 @@ async fn check_cut(subscribe_to: Subscribe, expected: Gap) {
     for _ in 0..3 {
         assert_eq!(message(&mut subscription).await.payload, "seen");
     }
-    proxy.cut().await;
+    proxy.cut(Cut::Fin).await;
     for _ in 0..7 {
         broker.publish("t", "lost");
     }
     assert_eq!(resubscribed(&mut subscription).await, expected);
-    proxy.cut().await;
+    proxy.cut(Cut::Fin).await;
     let again = resubscribed(&mut subscription).await;
     match expected {
         Gap::Unknown => assert_eq!(again, Gap::Unknown),
@@ -178,8 +124,8 @@ async fn a_broken_connection_is_told_with_what_it_cost() {
 #[tokio::test]
 async fn a_miss_that_was_told_is_not_part_of_the_gap() {
     let broker = Running::start().await;
-    let proxy = Proxy::start(broker.address).await;
-    let client = proxy.client(true).await;
+    let proxy = FaultProxy::start(broker.address).await;
+    let client = client(&proxy, true).await;
     let mut subscription = subscribe(&client, filter("t").mailbox_capacity(4)).await;
     for _ in 0..10 {
         broker.publish("t", "x");
@@ -188,7 +134,7 @@ async fn a_miss_that_was_told_is_not_part_of_the_gap() {
     for sequence in 1..=4 {
         assert_eq!(message(&mut subscription).await.sequence.0, sequence);
     }
-    proxy.cut().await;
+    proxy.cut(Cut::Fin).await;
     for _ in 0..3 {
         broker.publish("t", "lost");
     }
@@ -200,14 +146,16 @@ async fn a_miss_that_was_told_is_not_part_of_the_gap() {
 #[tokio::test]
 async fn a_half_open_connection_is_noticed_by_its_silence() {
     let broker = Running::start().await;
-    let proxy = Proxy::start(broker.address).await;
-    let client = proxy.client(true).await;
+    let proxy = FaultProxy::start(broker.address).await;
+    let client = client(&proxy, true).await;
     let interval = Duration::from_secs(5);
     let request = filter("t").heartbeat_interval(interval);
     let mut subscription = subscribe(&client, request).await;
     broker.publish("t", "one");
     assert_eq!(message(&mut subscription).await.payload, "one");
-    proxy.freeze();
+    for way in [Way::ToBroker, Way::ToClient] {
+        proxy.set_present(way, Pass::Held);
+    }
     tokio::time::pause();
     tokio::time::advance(2 * interval + Duration::from_millis(5_500)).await;
     tokio::time::resume();
@@ -219,10 +167,10 @@ async fn a_half_open_connection_is_noticed_by_its_silence() {
 #[tokio::test]
 async fn without_reconnecting_a_broken_connection_is_the_end() {
     let broker = Running::start().await;
-    let proxy = Proxy::start(broker.address).await;
-    let client = proxy.client(false).await;
+    let proxy = FaultProxy::start(broker.address).await;
+    let client = client(&proxy, false).await;
     let mut subscription = subscribe(&client, topic("t")).await;
-    proxy.cut().await;
+    proxy.cut(Cut::Fin).await;
     let error = end(&mut subscription).await;
     assert!(error.is_retryable());
     assert!(

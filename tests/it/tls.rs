@@ -58,6 +58,7 @@ async fn handshake(
         .map(|name| name.as_bytes().to_vec())
         .collect();
     let socket = within(TcpStream::connect(address)).await.unwrap();
+    socket.set_nodelay(true).unwrap();
     let name = "localhost".try_into().unwrap();
     within(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket)).await
 }
@@ -73,7 +74,7 @@ async fn metric(broker: &Running, authority: &Authority, name: &str) -> u64 {
     value_of(&get_over_tls(broker, authority, "/metrics").await.1, name)
 }
 
-async fn until_metric(broker: &Running, authority: &Authority, name: &str, wanted: u64) {
+pub(crate) async fn until_metric(broker: &Running, authority: &Authority, name: &str, wanted: u64) {
     within(async { while metric(broker, authority, name).await != wanted {} }).await;
 }
 

@@ -4,6 +4,7 @@
 //! delivery looks like is known beforehand, so that most of its bytes are compared with a constant, and
 //! only its stamp is read. No system's client is then slower than another's by more than its protocol.
 
+mod events;
 mod fanfare;
 pub(crate) mod floor;
 mod http2;
@@ -61,6 +62,7 @@ impl Traffic {
     pub(crate) fn codec(self, system: System) -> Box<dyn Codec> {
         match system {
             System::Fanfare => Box::new(fanfare::Fanfare::new(self, SERVICE)),
+            System::Events => Box::new(events::Events::new(self)),
             System::Nats => Box::new(nats::Nats::new(self)),
             System::Redis => Box::new(redis::Redis::new(self)),
             System::Mosquitto => Box::new(mqtt::Mqtt::new(self)),

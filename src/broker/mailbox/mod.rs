@@ -82,6 +82,10 @@ impl Mailbox {
         self.size
     }
 
+    pub(crate) fn policy(&self) -> OverflowPolicy {
+        self.policy
+    }
+
     pub(crate) fn end(&self) -> Option<EndReason> {
         self.state.lock().end
     }
@@ -196,8 +200,13 @@ impl Mailbox {
 
     /// What ending the mailbox would free at most, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
+        self.state.lock().held_bytes()
+    }
+
+    /// The account, and what ending the mailbox would free at most, in bytes.
+    pub(crate) fn account(&self) -> (Ledger, usize) {
         let state = self.state.lock();
-        state.queue.bytes() + state.in_hand_bytes + state.replayed_in_hand_bytes
+        (state.ledger(), state.held_bytes())
     }
 
     /// Ends the mailbox for want of memory. The one who watches for the end is woken when it is closed.
@@ -301,6 +310,10 @@ impl State {
 
     fn wakers(&mut self) -> Wakers {
         Wakers::of([self.reader.take(), self.end_watch.take()])
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.queue.bytes() + self.in_hand_bytes + self.replayed_in_hand_bytes
     }
 
     /// Whether nothing more is for the reader, not even what waits.

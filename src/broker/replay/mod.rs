@@ -25,6 +25,7 @@ pub(super) use self::start::Beginning;
 use super::{
     Shared,
     ended::Ended,
+    filters::Filters,
     memory::Held,
     queue::{BatchLimit, Room, Taken},
     subscriber::Subscriber,
@@ -33,7 +34,6 @@ use super::{
 use crate::{
     cursor::{Gap, Position},
     message::{Delivery, Tag},
-    topic::TopicFilter,
 };
 
 /// Messages that one take looks at, at most: those that the tags leave out are looked at, too.
@@ -57,10 +57,33 @@ enum Asked {
 enum Topics {
     /// One topic, from a sequence on.
     One { state: Arc<TopicState>, next: u64 },
-    /// What a filter matches.
-    Many(TopicFilter),
+    /// All that is asked for.
+    Many(Many),
     /// Nothing is kept.
     None,
+}
+
+/// Topics that are read together.
+#[derive(Clone, Debug)]
+enum Many {
+    /// Whatever these match.
+    Matching(Filters),
+    /// These, which their reader pins.
+    These(Arc<[Arc<TopicState>]>),
+}
+
+impl Many {
+    /// Each topic that may have something kept, once.
+    fn topics<'m>(&'m self, shared: &'m Shared) -> Box<dyn Iterator<Item = Arc<TopicState>> + 'm> {
+        match self {
+            Self::Matching(filters) => {
+                let seats = shared.history.seats();
+                let matching = seats.filter(|seat| filters.matches(&seat.topic));
+                Box::new(matching.map(|seat| seat.state))
+            }
+            Self::These(topics) => Box::new(topics.iter().map(Arc::clone)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -246,9 +269,9 @@ impl Replay {
         }
         let found = match &self.topics {
             Topics::One { .. } => self.find_one(shared, subscriber),
-            Topics::Many(filter) => {
-                let filter = filter.clone();
-                self.find_many(shared, subscriber, &filter)
+            Topics::Many(many) => {
+                let many = many.clone();
+                self.find_many(shared, subscriber, &many)
             }
             Topics::None => unreachable!("what keeps nothing is done from the start"),
         };

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use super::{Asked, Replay, Topics};
+use super::{Asked, Many, Replay, Topics};
 use crate::{
     broker::{
         Shared,
@@ -13,7 +13,6 @@ use crate::{
     },
     cursor::{Gap, Position},
     message::{Delivery, Tag},
-    topic::TopicFilter,
 };
 
 /// The most topics that a round reads, which bounds what a slow reader keeps in memory.
@@ -195,16 +194,16 @@ impl Replay {
         found
     }
 
-    /// What the topics that a filter matches have by now, the oldest of it where it is much. Goes live if
+    /// What the topics of a reader of many have by now, the oldest of it where it is much. Goes live if
     /// it is little.
     pub(super) fn find_many(
         &mut self,
         shared: &Shared,
         subscriber: &Subscriber,
-        filter: &TopicFilter,
+        many: &Many,
     ) -> Found {
         let head = self.live_from.unwrap_or_else(|| shared.history.head());
-        let found = self.find_up_to(shared, filter, head, self.live_from.is_some());
+        let found = self.find_up_to(shared, many, head, self.live_from.is_some());
         if found.until < head
             || self.live_from.is_some()
             || found.messages > Self::left_max(subscriber)
@@ -219,39 +218,23 @@ impl Replay {
         if live_from == head {
             return found;
         }
-        self.find_up_to(shared, filter, live_from, true)
+        self.find_up_to(shared, many, live_from, true)
     }
 
     /// `is_last` says that no round follows for what is newer.
-    fn find_up_to(
-        &self,
-        shared: &Shared,
-        filter: &TopicFilter,
-        until: Position,
-        is_last: bool,
-    ) -> Found {
-        let found = self.visit(shared, filter, until, is_last);
+    fn find_up_to(&self, shared: &Shared, many: &Many, until: Position, is_last: bool) -> Found {
+        let found = self.visit(shared, many, until, is_last);
         if found.until == until {
             return found;
         }
         // Once more, with what each topic has up to where the round ends.
-        self.visit(shared, filter, found.until, false)
+        self.visit(shared, many, found.until, false)
     }
 
-    fn visit(
-        &self,
-        shared: &Shared,
-        filter: &TopicFilter,
-        until: Position,
-        is_last: bool,
-    ) -> Found {
+    fn visit(&self, shared: &Shared, many: &Many, until: Position, is_last: bool) -> Found {
         let mut found = Found::new(until);
-        for seat in shared
-            .history
-            .seats()
-            .filter(|seat| filter.matches(&seat.topic))
-        {
-            let live = seat.state.look();
+        for topic in many.topics(shared) {
+            let live = topic.look();
             let Some(log) = &live.log else { continue };
             found.gone += self.gone_of(log, until, is_last);
             let (next, end) = (self.first_in(log), log.first_after(until) - 1);
@@ -259,7 +242,7 @@ impl Replay {
                 continue;
             };
             found.add(Source {
-                state: Arc::clone(&seat.state),
+                state: Arc::clone(&topic),
                 position: first.position,
                 next,
                 end,

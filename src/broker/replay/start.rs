@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::SystemTime};
 
-use super::{Asked, Replay, Topics, as_wanted};
+use super::{Asked, Many, Replay, Topics, as_wanted};
 use crate::{
     broker::{Shared, log::Log, subscriber::Subscriber, topics::TopicState},
     cursor::{Cursor, Gap, Position, StartAt},
@@ -79,20 +79,26 @@ impl Beginning {
         }
     }
 
-    /// A subscription to what a filter matches, and which is registered by now.
-    pub(in crate::broker) fn of_filter(
+    /// A subscription to all that its filters match, which is registered by now; `these` are all of it, if
+    /// they are.
+    pub(in crate::broker) fn of_many(
         shared: &Shared,
         start: StartAt,
         subscriber: &Subscriber,
+        these: Option<Vec<Arc<TopicState>>>,
     ) -> Self {
+        let many = match these {
+            Some(topics) => Many::These(topics.into()),
+            None => Many::Matching(subscriber.filters.clone()),
+        };
         let history = &shared.history;
         let (head, stamp) = (history.head(), history.figures.stamp());
         let kept = Asked::Kept { head, stamp };
         let (asked, position, gone) = match start {
             StartAt::Now | StartAt::All => (kept, Some(Position(0)), Gap::NONE),
             StartAt::Last(count) => {
-                let (position, gone) = last_of(shared, count, subscriber, head);
-                (kept, position, gone)
+                let (position, gone) = last_of(shared, count, subscriber, &many, head);
+                (kept, Some(position), gone)
             }
             StartAt::After(cursor) if is_ours(shared, cursor) => {
                 (Asked::After, Some(cursor.position), Gap::NONE)
@@ -100,7 +106,7 @@ impl Beginning {
             StartAt::After(_) => (kept, None, Gap::UNKNOWN),
             StartAt::Since(at) => (Asked::Since { head, at }, None, Gap::NONE),
         };
-        let topics = Topics::Many(subscriber.filter.clone());
+        let topics = Topics::Many(many);
         let gone = as_wanted(gone, &subscriber.tags);
         let mut replay = Replay::new(topics, asked, gone);
         replay.begin_after(position.unwrap_or_default());
@@ -196,24 +202,21 @@ fn gone_since(shared: &Shared, at: SystemTime, log: &Log) -> Gap {
 }
 
 /// The position before the newest `count` messages that match and were kept up to `head`, and what is known
-/// to be gone of them. No position if all that is kept is fewer.
+/// to be gone of them; before all that is kept where that is fewer.
 fn last_of(
     shared: &Shared,
     count: u64,
     subscriber: &Subscriber,
+    many: &Many,
     head: Position,
-) -> (Option<Position>, Gap) {
+) -> (Position, Gap) {
     if count == 0 {
-        return (Some(head), Gap::NONE);
+        return (head, Gap::NONE);
     }
     let mut newest = BinaryHeap::new();
     let mut given_up = Vec::new();
-    for seat in shared
-        .history
-        .seats()
-        .filter(|seat| subscriber.filter.matches(&seat.topic))
-    {
-        let live = seat.state.look();
+    for topic in many.topics(shared) {
+        let live = topic.look();
         let Some(log) = &live.log else { continue };
         given_up.extend(
             log.given_up()
@@ -235,6 +238,9 @@ fn last_of(
             newest.push(Reverse(kept.position));
         }
     }
+    let before = newest
+        .peek()
+        .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
     let forgotten = shared.history.forgotten();
     let lacking = count - newest.len() as u64;
     if lacking > 0 {
@@ -244,11 +250,8 @@ fn last_of(
         } else {
             Gap::NONE
         };
-        return (None, Gap::exactly(gone.min(lacking)) + unknown);
+        return (before, Gap::exactly(gone.min(lacking)) + unknown);
     }
-    let before = newest
-        .peek()
-        .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
     let gone = if given_up.iter().any(|(newest, _)| *newest > before) {
         Gap::at_least(1)
     } else if forgotten.is_some_and(|gone| gone.newest > before) {
@@ -256,5 +259,5 @@ fn last_of(
     } else {
         Gap::NONE
     };
-    (Some(before), gone)
+    (before, gone)
 }

@@ -5,8 +5,22 @@ use proptest::prelude::*;
 use super::{world::World, *};
 
 const TOPICS: [&str; 5] = ["a", "a.b", "a.c", "b", "b.b"];
-const FILTERS: [&str; 11] = [
-    "a", "a.b", "b", "b.b", "a.*", "*.b", "a.>", ">", "*", "b.>", "ab",
+/// Some of them are several.
+const FILTERS: [&str; 14] = [
+    "a",
+    "a.b",
+    "b",
+    "b.b",
+    "a.*",
+    "*.b",
+    "a.>",
+    ">",
+    "*",
+    "b.>",
+    "ab",
+    "a b",
+    "a a.> *.b",
+    "b.b ab a.b",
 ];
 
 #[derive(Clone, Debug)]
@@ -31,13 +45,16 @@ enum Step {
 
 /// Few enough different ones for several subscribers to share a lane.
 fn wishes_alike() -> impl Strategy<Value = SubscribeOptions> {
-    (prop::sample::select(vec!["a", ">"]), policies(), 1usize..5).prop_map(
-        |(filter, overflow, capacity)| SubscribeOptions {
+    (
+        prop::sample::select(vec!["a", ">", "a b", "> a"]),
+        policies(),
+        1usize..5,
+    )
+        .prop_map(|(filter, overflow, capacity)| SubscribeOptions {
             overflow,
             mailbox_capacity: Some(capacity),
             ..options(filter)
-        },
-    )
+        })
 }
 
 fn policies() -> impl Strategy<Value = OverflowPolicy> {

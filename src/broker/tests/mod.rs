@@ -6,11 +6,13 @@
 
 mod accounting;
 mod endings;
+mod figures;
 mod groups;
 mod history;
 #[cfg(feature = "interleavings")]
 mod interleavings;
 mod limits;
+mod many;
 mod matching;
 mod reentry;
 mod threads;
@@ -62,8 +64,17 @@ fn topic(text: &str) -> Topic {
     text.parse().unwrap()
 }
 
-fn options(filter: &str) -> SubscribeOptions {
-    SubscribeOptions::new(filter.parse::<TopicFilter>().unwrap())
+/// One filter, or several with blanks between them.
+fn filters(texts: &str) -> Filters {
+    let filters = texts.split(' ').map(|text| text.parse().unwrap());
+    Filters::new(filters.collect()).unwrap()
+}
+
+fn options(texts: &str) -> SubscribeOptions {
+    SubscribeOptions {
+        filters: filters(texts),
+        ..SubscribeOptions::new("unused".parse().unwrap())
+    }
 }
 
 fn in_group(filter: &str, group: &str) -> SubscribeOptions {

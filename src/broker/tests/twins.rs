@@ -36,7 +36,7 @@ fn wishes() -> impl Strategy<Value = SubscribeOptions> {
         OverflowPolicy::DropOldest,
         OverflowPolicy::Disconnect,
     ]);
-    let filters = prop::sample::select(vec!["a", "a", ">"]);
+    let filters = prop::sample::select(vec!["a", "a", ">", "a b", "* a"]);
     (filters, policies, 1usize..40).prop_map(|(filter, overflow, capacity)| SubscribeOptions {
         overflow,
         mailbox_capacity: Some(capacity),

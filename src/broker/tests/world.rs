@@ -49,7 +49,7 @@ impl Account {
     fn wants(&self, message: &Message) -> bool {
         let tags = &self.wish.tags;
         let tag = message.tag.as_ref();
-        self.wish.filter.matches(&message.topic)
+        self.wish.filters.matches(&message.topic)
             && (tags.is_empty() || tag.is_some_and(|tag| tags.contains(tag)))
     }
 
@@ -133,9 +133,9 @@ impl World {
                 assert!(before.is_none_or(|(epoch, _)| epoch < receipt.epoch));
             }
         }
-        let own = TopicFilter::from(topic.clone());
+        let own = Filters::from(TopicFilter::from(topic.clone()));
         let registered = self.accounts.iter().filter(|a| a.in_registry);
-        for pin in registered.filter(|a| a.wish.filter == own) {
+        for pin in registered.filter(|a| a.wish.filters == own) {
             let start = pin.subscription.as_ref().and_then(Subscription::start);
             assert_eq!(Some(receipt.epoch), start.map(|start| start.epoch));
         }
@@ -146,7 +146,7 @@ impl World {
         match subscribe_either(&self.broker, wish.clone(), encoded) {
             Ok(subscription) => {
                 assert!(live < 8 && !self.draining);
-                self.check_start(&wish.filter, subscription.start());
+                self.check_start(&wish.filters, subscription.start());
                 self.accounts.push(Account {
                     wish,
                     subscription: Some(subscription),
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    fn check_start(&self, filter: &TopicFilter, start: Option<Start>) {
+    fn check_start(&self, filter: &Filters, start: Option<Start>) {
         assert_eq!(start.is_some(), filter.as_topic().is_some());
         let (Some(topic), Some(start)) = (filter.as_topic(), start) else {
             return;
@@ -223,7 +223,7 @@ impl World {
             assert_eq!(account.matched, received + account.told);
         }
         let start = account.subscription.as_ref().and_then(Subscription::start);
-        let (Some(topic), Some(start)) = (account.wish.filter.as_topic(), start) else {
+        let (Some(topic), Some(start)) = (account.wish.filters.as_topic(), start) else {
             return;
         };
         let all = account.wish.group.is_none() && account.wish.tags.is_empty();
@@ -326,7 +326,7 @@ impl World {
         self.check_accounts();
 
         let live = self.accounts.iter().filter(|a| a.in_registry);
-        let pins = distinct(live.clone().filter_map(|a| a.wish.filter.as_topic()));
+        let pins = distinct(live.clone().flat_map(|a| a.wish.filters.topics()));
         assert!(snapshot.topics <= pins + self.broker.limits().idle_topics_max);
         assert_eq!(snapshot.subscriptions, live.clone().count());
         let groups = distinct(live.filter_map(|a| a.wish.group.as_ref()));

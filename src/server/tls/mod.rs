@@ -19,6 +19,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+pub(crate) use self::names::names_of;
 pub(in crate::server) use self::watch::Watch;
 pub use self::{files::TlsError, names::NamesError};
 use self::{
@@ -139,7 +140,7 @@ impl Tls {
             }
         };
         let certificates = stream.get_ref().1.peer_certificates();
-        let names = certificates.and_then(<[_]>::first).map(names::names_of);
+        let names = certificates.and_then(<[_]>::first).map(names_of);
         let names = names.transpose().inspect_err(|_| {
             self.metrics.handshake_failures.inc();
         })?;

@@ -35,7 +35,7 @@ pub enum NamesError {
     },
 }
 
-pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Result<CertificateNames, NamesError> {
+pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> Result<CertificateNames, NamesError> {
     let certificate = Certificate::from_der(certificate).map_err(NamesError::Malformed)?;
     let extension = certificate
         .tbs_certificate()

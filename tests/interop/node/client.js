@@ -141,10 +141,10 @@ const cases = {
     const fields = { attributes: { colour: 'grün' }, tag: 't', key: 'k', id: 'mine' };
     const before = Date.now();
     const outcome = await client.publish(topic, { payload, ...fields });
-    const expected = { id: 'mine', epoch, sequence: '1', matched: 1, delivered: 1, dropped: 0, displaced: '0' };
+    const expected = { id: 'mine', epoch, sequence: '1', matched: 1, delivered: 1, dropped: 0, displaced: '0', cursor: '' };
     assert.deepEqual({ ...outcome }, expected);
     const { publish_time, ...message } = await stream.next();
-    const rest = { topic, sequence: '1', epoch, missed: '0', heartbeat: false, text: '' };
+    const rest = { topic, sequence: '1', epoch, missed: '0', heartbeat: false, text: '', cursor: '', gap: null, end: false };
     assert.deepEqual(message, { payload, ...fields, ...rest });
     assert(Math.abs(Number(publish_time.seconds) * 1000 - before) < PATIENCE_MS);
 

@@ -7,7 +7,21 @@ use super::*;
 use crate::message::Tag;
 
 const TOPICS: [&str; 5] = ["a", "a.b", "a.c", "b", "free"];
-const FILTERS: [&str; 8] = ["a", "a.b", "b", "free", "a.*", "*", "a.>", ">"];
+/// Some of them are several.
+const FILTERS: [&str; 12] = [
+    "a",
+    "a.b",
+    "b",
+    "free",
+    "a.*",
+    "*",
+    "a.>",
+    ">",
+    "a b",
+    "a.b a.c",
+    "a.* a.b free",
+    "free a",
+];
 
 /// Of an earlier life of the broker.
 const FOREIGN: Epoch = Epoch(1);
@@ -282,7 +296,7 @@ impl World {
         let wish = options.clone();
         let mut subscription = subscribe_either(&self.broker, options, encoded).unwrap();
         let life = subscription.start().map(|start| start.epoch);
-        let topic = wish.filter.as_topic();
+        let topic = wish.filters.as_topic();
         let rules = &self.broker.limits().history;
         let debt = match topic.is_none_or(|topic| rules.bounds(&topic).is_some()) {
             true => self.debt(&wish, life),
@@ -323,7 +337,7 @@ impl World {
         let newest =
             |of: &[usize], count: u64| of[of.len().saturating_sub(count as usize)..].to_vec();
         let all_kept = those(&|one| one.is_kept);
-        let is_one = wish.filter.as_topic().is_some() && wish.tags.is_empty();
+        let is_one = wish.filters.as_topic().is_some() && wish.tags.is_empty();
         let (asked, allowed, is_exact) = match wish.start {
             StartAt::Now => (vec![], vec![], true),
             StartAt::All => (all_kept.clone(), all_kept, is_one),
@@ -404,7 +418,9 @@ impl World {
     fn settle(&mut self) {
         for who in 0..self.readers.len() {
             while self.read(who, 5) {}
-            self.readers[who].check_settled(&self.list, &self.ended);
+            let table = &self.broker.shared.topics;
+            let epoch_of = |topic: &Topic| Some(table.find(topic)?.state.epoch);
+            self.readers[who].check_settled(&self.list, &self.ended, epoch_of);
         }
     }
 
@@ -432,7 +448,7 @@ impl World {
 fn is_for(wish: &SubscribeOptions, one: &Published) -> bool {
     let tags = &wish.tags;
     let has_tag = one.tag.as_ref().is_some_and(|tag| tags.contains(tag));
-    wish.filter.matches(&one.topic) && (tags.is_empty() || has_tag)
+    wish.filters.matches(&one.topic) && (tags.is_empty() || has_tag)
 }
 
 impl Reader {
@@ -483,7 +499,12 @@ impl Reader {
         );
     }
 
-    fn check_settled(&self, list: &[Published], ended: &HashMap<Topic, Epoch>) {
+    fn check_settled(
+        &self,
+        list: &[Published],
+        ended: &HashMap<Topic, Epoch>,
+        epoch_of: impl Fn(&Topic) -> Option<Epoch>,
+    ) {
         let gone = self.unread(&self.debt.asked, list);
         if self.missed == 0 {
             for index in &gone {
@@ -504,12 +525,14 @@ impl Reader {
             let exactly = Gap::exactly(gone - self.missed);
             assert_eq!(told, exactly, "{wish:?}");
         }
-        if gone == 0 && !self.debt.is_unsure && wish.filter.as_topic().is_some() {
+        if gone == 0 && !self.debt.is_unsure && wish.filters.as_topic().is_some() {
             assert!(told.is_none() || !wish.tags.is_empty(), "{told:?}");
         }
-        let life = self.subscription.start().map(|start| start.epoch);
-        let topic = wish.filter.as_topic();
-        let has_ended = topic.is_some_and(|topic| ended.get(&topic).copied() == life);
+        let mut filters = wish.filters.as_slice().iter();
+        let has_ended = filters.all(|filter| {
+            let topic = filter.as_topic();
+            topic.is_some_and(|topic| ended.get(&topic).copied() == epoch_of(&topic))
+        });
         assert_eq!(self.end, has_ended.then_some(EndReason::TopicEnded));
     }
 }

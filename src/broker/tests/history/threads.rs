@@ -5,9 +5,8 @@ use super::*;
 const TOPICS: [&str; 4] = ["a", "a.b", "a.c", "free"];
 const PUBLISHERS: usize = 3;
 
-fn is_for(filter: &str, topic: &str) -> bool {
-    let filter: TopicFilter = filter.parse().unwrap();
-    filter.matches(&topic.parse().unwrap())
+fn is_for(texts: &str, topic: &str) -> bool {
+    filters(texts).matches(&topic.parse().unwrap())
 }
 
 /// What was published to topics with history: by position.
@@ -100,7 +99,7 @@ fn history_and_what_follows_meet_without_a_gap_and_without_a_double() {
     let broker = broker_with(limits);
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let begin = broker.subscribe(options(">")).unwrap().cursor().unwrap();
-    let filters = [">", "a.*", "a", "a.>", "a.b", "*"];
+    let filters = [">", "a.*", "a", "a.>", "a.b", "*", "a a.b", "a.* a.>"];
     let mut readers = Crew::new();
     for (seed, filter) in filters.into_iter().enumerate() {
         let (broker, is_over) = (broker.clone(), Arc::clone(&is_over));

@@ -1,0 +1,295 @@
+//! `GET /v1/events`: a subscription as server-sent events, for EventSource.
+//!
+//! A message is an event of the default type, `message`. Its data is the payload as text where that comes
+//! out the same at the other end, and base64 in an event of type `base64` where it would not: payloads that
+//! are not UTF-8, and such with carriage returns, which the format turns into line feeds. `format=json`
+//! gives whole messages as JSON objects instead, `base64=true` all payloads in base64.
+//!
+//! Other types tell what happens to the stream: `missed` how many messages were lost to its overflow policy
+//! before what follows, `gap` how many of those that were asked for are no longer kept, `end` that the
+//! topic has ended and nothing will follow, `closed` why the broker ends the stream otherwise, as an error in
+//! JSON. A comment fills silence, so that what lies between does not take the connection for dead. The time
+//! after which a reader is to come back differs by reader, so that a restart's readers do not all come at
+//! once.
+//!
+//! A message of a topic with history has its cursor for an id, and so has the beginning of the stream: a
+//! reader that comes back with `last-event-id`, as EventSource does by itself, gets what it has not seen. One
+//! that comes back after the end is answered 204, for that is what keeps EventSource from coming again.
+//!
+//! The format: "Server-sent events" in the HTML standard.
+
+use std::fmt::Write;
+
+use axum::{
+    body::Body,
+    extract::{Extension, RawQuery, State},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use super::{
+    Api, Share,
+    error::{HttpError, Told},
+    message_json::{gap_json, put_json, put_message},
+    query::{Route, Seen, StreamQuery},
+};
+use crate::{
+    broker::{Encoding, EndReason, Filters},
+    cursor::{Cursor, Gap},
+    message::{Delivery, DeliveryRef},
+    service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest, trace},
+    wire::InvalidField,
+};
+
+/// A reader comes back after the first of these, and up to the second later; in milliseconds.
+const RETRY_MS: (u64, u64) = (1_000, 2_000);
+
+/// What a stream's response says of itself, beside its type.
+const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    // For proxies that would gather the answer before they pass it on.
+    (
+        header::HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    ),
+];
+
+pub(super) async fn events(
+    State(api): State<Api>,
+    Extension(share): Share,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let opened = open(&api, &share, &query.unwrap_or_default(), &headers);
+    opened.unwrap_or_else(|error| error.count(&api.service.metrics).into_response())
+}
+
+fn open(
+    api: &Api,
+    share: &ConnectionShare,
+    query: &str,
+    headers: &HeaderMap,
+) -> Result<Response, HttpError> {
+    let mut query = StreamQuery::parse(Route::Events, query)?;
+    let permit = api
+        .service
+        .permit_by(headers, query.access_token.take(), share)?;
+    let seen = query.last_event(last_event_id(headers)?);
+    if let Some(seen) = seen {
+        query.go_on(seen);
+    }
+    let form = EventForm::of(&query);
+    let Some(filters) = Filters::new(query.take_topics()) else {
+        let reason = "say what to subscribe to, such as topic=orders.*";
+        return Err(InvalidField::new("topic", reason).into());
+    };
+    let request = StreamRequest {
+        parent: trace::Parent::of_call(headers),
+        permit,
+        heartbeat_interval: query.heartbeat,
+        heartbeat_interval_default: Some(api.heartbeat_interval),
+        options: query.into_options(filters),
+        deadline: None,
+    };
+    let (mut stream, lifeline) = LiveStream::open(&api.service, share, request, form)?;
+    // EventSource comes back after every end but this answer.
+    if seen.is_some() && stream.is_over() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let mut beginning = BytesMut::new();
+    let retry = RETRY_MS.0 + fastrand::u64(0..=RETRY_MS.1);
+    write!(beginning, "retry: {retry}\n\n").expect("memory takes all");
+    // Whoever loses the connection before the first message comes goes on from here.
+    if let Some(cursor) = stream.cursor() {
+        put_id(&mut beginning, cursor);
+        beginning.put_slice(b"\n");
+    }
+    stream.begin_with(beginning.freeze());
+    let mut response = respond(stream, "text/event-stream");
+    if let Some(lifeline) = lifeline {
+        lifeline.fasten_to(&mut response);
+    }
+    Ok(response)
+}
+
+/// What EventSource says when it comes back.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Seen>, InvalidField> {
+    let Some(value) = headers.get("last-event-id").filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    // What is no text is no id of ours.
+    Seen::parse(value.to_str().unwrap_or_default()).map(Some)
+}
+
+/// A stream's response.
+pub(super) fn respond<F: Format>(stream: LiveStream<F>, content_type: &'static str) -> Response {
+    let mut headers = stream.facts();
+    headers.extend(HEADERS.map(|(name, value)| (Some(name), value)));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let mut response = Response::new(Body::new(stream));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// How the data of events look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EventForm {
+    /// The payload, as text where that is exact.
+    Text,
+    /// The payload in base64.
+    Base64,
+    /// The message as JSON, the payload as text where it is.
+    Json,
+    /// The message as JSON, the payload in base64.
+    JsonBase64,
+}
+
+impl EventForm {
+    fn of(query: &StreamQuery) -> Self {
+        match (query.wants_json(), query.wants_base64()) {
+            (false, false) => Self::Text,
+            (false, true) => Self::Base64,
+            (true, false) => Self::Json,
+            (true, true) => Self::JsonBase64,
+        }
+    }
+
+    fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::JsonBase64)
+    }
+
+    fn put(self, out: &mut BytesMut, delivery: DeliveryRef<'_>) {
+        let payload = &*delivery.message.payload;
+        if let Some(cursor) = delivery.cursor() {
+            put_id(out, cursor);
+        }
+        // A mark without a payload is no message to who asks for payloads.
+        if delivery.message.end && payload.is_empty() && !self.is_json() {
+            out.put_slice(b"\n");
+            return;
+        }
+        match self {
+            Self::Text => match std::str::from_utf8(payload) {
+                Ok(text) if !text.contains('\r') => put_text(out, text),
+                _ => {
+                    out.put_slice(b"event: base64\n");
+                    put_base64(out, payload);
+                }
+            },
+            Self::Base64 => put_base64(out, payload),
+            Self::Json | Self::JsonBase64 => {
+                out.put_slice(b"data: ");
+                put_message(out, delivery, self == Self::JsonBase64);
+                out.put_slice(b"\n\n");
+            }
+        }
+    }
+}
+
+/// Appends what a reader that comes back says in `last-event-id`.
+fn put_id(out: &mut BytesMut, cursor: Cursor) {
+    writeln!(out, "id: {cursor}").expect("memory takes all");
+}
+
+/// Appends text as data, line by line.
+fn put_text(out: &mut BytesMut, text: &str) {
+    const PREFIX: &[u8] = b"data: ";
+    out.reserve(text.len() + 2 * (PREFIX.len() + 1));
+    for line in text.split('\n') {
+        out.put_slice(PREFIX);
+        out.put_slice(line.as_bytes());
+        out.put_slice(b"\n");
+    }
+    out.put_slice(b"\n");
+}
+
+fn put_base64(out: &mut BytesMut, payload: &[u8]) {
+    out.put_slice(b"data: ");
+    let start = out.len();
+    out.put_bytes(0, payload.len().div_ceil(3) * 4);
+    let encoded = BASE64_STANDARD.encode_slice(payload, &mut out[start..]);
+    encoded.expect("there is room for four characters for each three bytes");
+    out.put_slice(b"\n\n");
+}
+
+fn put_event(out: &mut BytesMut, event: &str, data: &impl serde::Serialize) {
+    out.put_slice(b"event: ");
+    out.put_slice(event.as_bytes());
+    out.put_slice(b"\ndata: ");
+    put_json(out, data);
+    out.put_slice(b"\n\n");
+}
+
+impl Format for EventForm {
+    fn encoding(&self) -> &'static Encoding {
+        static TEXT: Encoding = Encoding {
+            name: "events",
+            put: |out, delivery| EventForm::Text.put(out, delivery),
+        };
+        static BASE64: Encoding = Encoding {
+            name: "events, base64",
+            put: |out, delivery| EventForm::Base64.put(out, delivery),
+        };
+        static JSON: Encoding = Encoding {
+            name: "events, json",
+            put: |out, delivery| EventForm::Json.put(out, delivery),
+        };
+        static JSON_BASE64: Encoding = Encoding {
+            name: "events, json, base64",
+            put: |out, delivery| EventForm::JsonBase64.put(out, delivery),
+        };
+        match self {
+            Self::Text => &TEXT,
+            Self::Base64 => &BASE64,
+            Self::Json => &JSON,
+            Self::JsonBase64 => &JSON_BASE64,
+        }
+    }
+
+    fn put_delivery(&self, out: &mut BytesMut, delivery: &Delivery, missed: u64) -> Option<Bytes> {
+        if missed > 0 {
+            self.put_missed(out, missed);
+        }
+        self.put(out, delivery.as_delivery_ref());
+        None
+    }
+
+    fn put_missed(&self, out: &mut BytesMut, missed: u64) {
+        put_event(out, "missed", &json!({ "missed": missed }));
+    }
+
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
+        put_event(out, "gap", &gap_json(gap));
+    }
+
+    fn put_heartbeat(&self, out: &mut BytesMut) {
+        out.put_slice(b":\n\n");
+    }
+
+    fn put_end(&self, out: &mut BytesMut, end: &StreamEnd, missed: u64) -> Option<HeaderMap> {
+        if missed > 0 {
+            self.put_missed(out, missed);
+        }
+        match end {
+            StreamEnd::Ended(EndReason::TopicEnded) => {
+                out.put_slice(b"id: ");
+                out.put_slice(Seen::END.as_bytes());
+                out.put_slice(b"\n");
+                put_event(out, "end", &json!({}));
+            }
+            end => put_event(out, "closed", &Told::from(end)),
+        }
+        None
+    }
+}

@@ -1,0 +1,174 @@
+//! One HTTP/1.1 connection: one request after the other, each with what it is answered.
+//!
+//! A response that lasts is a stream with a lifeline, like one of HTTP/2; when it is to be let go of, so is
+//! the connection, which serves nothing else meanwhile. The same goes for one that its caller does not take.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
+
+use super::{answer::answer, config, connection::Context, outbox::Outgoing, routes};
+use crate::{
+    metrics::{Limit, Metrics},
+    service::{ConnectionShare, Lifeline},
+};
+
+/// The lifeline of the response that is being sent, if it has one.
+type Sending = Arc<Mutex<Option<Lifeline>>>;
+
+/// Serves the connection to its end.
+pub(super) async fn serve<S, T>(
+    stream: S,
+    outgoing: Outgoing<T>,
+    context: Arc<Context>,
+    share: ConnectionShare,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncWrite + Unpin,
+{
+    let mut watch = Watch {
+        sending: Sending::default(),
+        outgoing,
+        patience: context.config.stall_timeout,
+        metrics: Arc::clone(&context.metrics),
+        untaken: None,
+    };
+    let sending = Arc::clone(&watch.sending);
+    let requests = service_fn(|request| {
+        let (context, share, sending) = (Arc::clone(&context), share.clone(), sending.clone());
+        respond(request, context, share, sending)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(context.config.first_bytes_timeout)
+        .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
+        .serve_connection(TokioIo::new(stream), requests);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        // The connection comes first: what it does is looked at then.
+        biased;
+        ended = connection.as_mut() => ended,
+        () = poll_fn(|cx| watch.poll_given_up(cx)) => return,
+        () = context.drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                ended = connection => ended,
+                () = poll_fn(|cx| watch.poll_given_up(cx)) => return,
+                () = context.close.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "the connection ended with an error");
+    }
+}
+
+/// Looks whether a response is taken.
+struct Watch<T> {
+    sending: Sending,
+    outgoing: Outgoing<T>,
+    patience: Duration,
+    metrics: Arc<Metrics>,
+    /// Runs while a write waits, and no subscription's clock does; with how many writes had not.
+    untaken: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl<T: AsyncWrite + Unpin> Watch<T> {
+    /// Ready once the response is not waited for any longer.
+    fn poll_given_up(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if let Some(lifeline) = &mut *self.sending.lock() {
+            self.untaken = None;
+            ready!(lifeline.poll_over(cx, self.patience));
+            tracing::debug!("closed the connection of a stream that its reader does not take");
+            return Poll::Ready(());
+        }
+        let (waits, writes) = self.outgoing.waits();
+        self.untaken = self
+            .untaken
+            .take()
+            .filter(|(seen, _)| waits && *seen == writes);
+        if !waits {
+            return Poll::Pending;
+        }
+        let patience = self.patience;
+        let (_, untaken) = self
+            .untaken
+            .get_or_insert_with(|| (writes, Box::pin(tokio::time::sleep(patience))));
+        ready!(untaken.as_mut().poll(cx));
+        self.metrics.reject(Limit::AnswerUntaken);
+        tracing::debug!("closed a connection whose answer is not taken");
+        Poll::Ready(())
+    }
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    context: Arc<Context>,
+    share: ConnectionShare,
+    sending: Sending,
+) -> Result<Response<Body>, Infallible> {
+    let request = request.map(Body::new);
+    let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
+    let Ok(answer) = answering.await else {
+        // The hook has logged the panic.
+        return Ok(routes::internal_error());
+    };
+    if answer.lifeline.is_none() {
+        return Ok(answer.response);
+    }
+    *sending.lock() = answer.lifeline;
+    let tethered = |body| Body::new(Tethered { body, sending });
+    Ok(answer.response.map(tethered))
+}
+
+/// A body whose lifeline ends with it.
+struct Tethered {
+    body: Body,
+    sending: Sending,
+}
+
+impl Drop for Tethered {
+    fn drop(&mut self) {
+        *self.sending.lock() = None;
+    }
+}
+
+impl http_body::Body for Tethered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
