@@ -32,9 +32,13 @@ use tonic::service::Routes;
 use self::{
     drain_body::{EndsOn, end_in_time},
     status::{refuse, refuse_client_stream},
-    translate::{is_grpc, pass_calls, refuse_head},
+    translate::{pass_calls, refuse_head},
 };
-pub(crate) use self::{health::Readiness, status::internal_error, translate::answer_in_grpc};
+pub(crate) use self::{
+    health::Readiness,
+    status::internal_error,
+    translate::{answer_in_grpc, is_grpc},
+};
 use crate::{
     access::Access,
     service::{ConnectionShare, Lifeline, PubSub},

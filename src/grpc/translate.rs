@@ -86,7 +86,7 @@ pub(super) async fn pass_calls(request: Request, next: Next) -> Response<Body> {
 }
 
 /// `application/grpc`, as such or with a codec or parameters. gRPC-Web is another protocol.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return false;

@@ -131,14 +131,20 @@ async fn begin_answer(
             unread: Arc::clone(&unread),
         })
     });
+    let is_grpc = grpc::is_grpc(request.headers());
     let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
     // The hook has logged a panic.
     let answered = answering.await;
+    let mut unread = unread.lock().take();
+    if let Some(stream) = unread.as_mut().filter(|_| !is_grpc) {
+        // A caller that is in the middle of its request may take an answer for a broken connection.
+        drop(tokio::time::timeout(LINGER_TIME, read_on(stream)).await);
+    }
     let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
     // A caller that takes no answers does not keep them for ever.
     let patience = context.config.stall_timeout;
     let mut sending = Sending::begin(respond, answer.response, answer.lifeline, credit, patience)?;
-    sending.unread = unread.lock().take();
+    sending.unread = unread;
     let Some(reading) = answer.reading else {
         sending.hurry = sending.lifeline.is_none().then(|| Hurry {
             metrics: Arc::clone(&context.metrics),
@@ -157,6 +163,20 @@ async fn begin_answer(
         () = &mut sending => {}
     }
     None
+}
+
+/// How much of a request that was refused is still read, and for how long.
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_TIME: Duration = Duration::from_millis(250);
+
+async fn read_on(stream: &mut RecvStream) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(data)) = stream.data().await
+        && let Some(less) = left.checked_sub(data.len())
+        && stream.flow_control().release_capacity(data.len()).is_ok()
+    {
+        left = less;
+    }
 }
 
 /// What nobody has read of a request. Were it let go of before the answer is out, the stream would be
