@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::Context;
-use fanfare::client::Authorized;
 use fanfare::wire::pb::{
     SubscribeRequest, SubscribeResponse, pub_sub_service_client::PubSubServiceClient,
 };
+use fanfare::{client::Authorized, cursor::StartAt};
 use hdrhistogram::Histogram;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ pub(super) struct Load {
     method: PublishMethod,
     in_flight: usize,
     window: usize,
+    start: StartAt,
     /// By publisher.
     published: Tally,
     /// Deliveries that the messages published so far should lead to.
@@ -98,6 +99,7 @@ impl Load {
             method: args.method,
             in_flight: args.in_flight,
             window: args.window,
+            start: args.from.0,
             published: Tally::new(args.publishers),
             expected: AtomicU64::new(0),
             received: Tally::new(args.subscribers),
@@ -169,6 +171,7 @@ impl Load {
         let request = SubscribeRequest {
             topic: format!("bench.{}", self.topic(index)),
             mailbox_capacity: MAILBOX_CAPACITY,
+            start_at: self.start.into(),
             ..Default::default()
         };
         let mut client = PubSubServiceClient::new(channel).max_decoding_message_size(usize::MAX);

@@ -176,8 +176,8 @@ impl Subscription {
     /// next call or [`pass_on`](Self::pass_on).
     ///
     /// # Errors
-    /// [`Ended`] once the broker has ended the subscription. An overflow or a stall ends it at once,
-    /// a drain after the last buffered message.
+    /// [`Ended`] once the broker has ended the subscription. An overflow or a stall ends it at once, a drain
+    /// and the end of its topic after the last message that is left for it.
     pub fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -264,7 +264,8 @@ impl Subscription {
         self.subscriber.mailbox.end()
     }
 
-    /// Resolves once the broker has ended the subscription, also while nobody reads it. There is one
+    /// Resolves once the broker has ended the subscription, also while nobody reads it; the end of its
+    /// topic does not count, since what is left may still be read. There is one
     /// such watch for a subscription: the second call returns `None`.
     pub fn watch_end(&mut self) -> Option<EndWatch> {
         let first = !std::mem::replace(&mut self.is_watched, true);

@@ -139,7 +139,7 @@ impl Subscribe {
             mailbox_capacity: self.mailbox_capacity,
             heartbeat_interval: self.heartbeat_interval.map(wire_duration),
             text: false,
-            start_at: wire_start(self.start),
+            start_at: self.start.into(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Subscribe {
             GoOn::Anew => StartAt::Now,
         };
         pb::SubscribeRequest {
-            start_at: wire_start(start),
+            start_at: start.into(),
             ..self.request()
         }
     }
@@ -180,17 +180,6 @@ pub(super) enum GoOn {
     Again,
     /// Now.
     Anew,
-}
-
-fn wire_start(start: StartAt) -> Option<pb::subscribe_request::StartAt> {
-    use pb::subscribe_request::StartAt as Wire;
-    Some(match start {
-        StartAt::Now => return None,
-        StartAt::All => Wire::StartAll(true),
-        StartAt::Last(count) => Wire::StartLast(count),
-        StartAt::After(cursor) => Wire::StartAfter(cursor.to_string()),
-        StartAt::Since(time) => Wire::StartSince(time.into()),
-    })
 }
 
 /// What the wire cannot hold is far past what the broker grants: it refuses either.

@@ -250,6 +250,10 @@ pub(crate) struct BenchArgs {
     /// How many publish calls of one publisher may be unanswered, with `--method unary`
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive())]
     pub(crate) in_flight: usize,
+    /// Where the subscribers start: by way of history, if it is not `now`. On a broker that keeps nothing
+    /// yet of these topics
+    #[arg(long, value_name = "START", default_value = "now")]
+    pub(crate) from: From,
     /// How many messages the subscribers may be behind, each on average, before publishers wait;
     /// not used with `--rate`
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive())]

@@ -170,6 +170,19 @@ impl TryFrom<pb::SubscribeRequest> for Subscribe {
     }
 }
 
+impl From<StartAt> for Option<pb::subscribe_request::StartAt> {
+    fn from(start: StartAt) -> Self {
+        use pb::subscribe_request::StartAt as Wire;
+        Some(match start {
+            StartAt::Now => return None,
+            StartAt::All => Wire::StartAll(true),
+            StartAt::Last(count) => Wire::StartLast(count),
+            StartAt::After(cursor) => Wire::StartAfter(cursor.to_string()),
+            StartAt::Since(time) => Wire::StartSince(time.into()),
+        })
+    }
+}
+
 fn start_at(start: Option<pb::subscribe_request::StartAt>) -> Result<StartAt, InvalidField> {
     use pb::subscribe_request::StartAt as Wire;
     Ok(match start {
@@ -339,6 +352,8 @@ mod tests {
             };
             let options = Subscribe::try_from(request).unwrap().options;
             assert_eq!(options.start, expected);
+            let there_and_back = start_at(Option::from(expected)).unwrap();
+            assert_eq!(there_and_back, expected);
         }
         let cursor: Cursor = "a-b-c".parse().unwrap();
         let time = prost_types::Timestamp {
