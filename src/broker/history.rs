@@ -278,11 +278,10 @@ impl Shared {
         published_at: SystemTime,
     ) -> Option<Placed> {
         live.log.as_ref()?.seat?;
-        // Fresh enough, though others may come before the order lock is taken: whoever goes live by then has
-        // looked at this topic's log since it joined, for which it needs the lock that is held here.
-        self.refresh_route(message.topic, &mut live);
         let sequence = live.next_sequence();
         let order = self.history.order();
+        // Under the order lock: whoever went live before has this message in its mailbox.
+        self.refresh_route(message.topic, &mut live);
         let position = order.next();
         let memory = self.budget.memory();
         let parting = Parting::new(memory, *message, state.epoch, sequence, published_at);

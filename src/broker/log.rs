@@ -16,12 +16,10 @@ use crate::{
 };
 
 /// What a message counts for beside its own size: its place in the log, which may have grown to twice
-/// what is used, what the message takes as one of its own, and what is encoded of it once it is replayed.
-/// As measured, rounded up.
+/// what is used, and what the message takes as one of its own.
 pub(super) const SLOT_BYTES: usize = 288;
-/// What a topic counts for while it keeps anything: its state, its log, and its seat among the others. As
-/// measured, rounded up.
-pub(super) const LOG_BYTES: usize = 640;
+/// What a topic counts for while it keeps anything: its state, its log, and its seat among the others.
+pub(super) const LOG_BYTES: usize = 1_024;
 
 /// What the log itself takes beside its slots, in memory: as measured, rounded up.
 const LOG_OVERHEAD_BYTES: usize = 320;

@@ -29,7 +29,7 @@ fn many_topics_keep_together_what_is_allowed() {
 
 #[test]
 fn idle_topics_go_before_one_in_use() {
-    let broker = broker_with(limits(350_000));
+    let broker = broker_with(limits(400_000));
     for number in 0..100 {
         publish(&broker, &format!("idle{number}"), "payload");
         publish(&broker, "busy", "payload");

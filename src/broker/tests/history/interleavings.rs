@@ -102,27 +102,6 @@ fn what_is_given_up_under_a_reader_is_told() {
 }
 
 #[test]
-fn what_is_given_up_under_a_reader_of_a_filter_is_told() {
-    in_many_orders(|| {
-        let broker = broker_keeping(1);
-        publish_all(&broker, "t", 1..=1);
-        let subscription = broker.subscribe(wish("*", StartAt::All, 100)).unwrap();
-        let reader = thread::spawn(move || read_to_end(subscription));
-        let publishing = broker.clone();
-        let publisher = thread::spawn(move || publish_all(&publishing, "t", 2..=4));
-        publisher.join().unwrap();
-        broker.drain();
-        let (places, lost, _) = reader.join().unwrap();
-        let gone = 4 - places.len() as u64;
-        assert!(lost.gap.missing <= gone && lost.missed == 0);
-        assert!(
-            gone == 0 || !lost.gap.is_none(),
-            "{gone} are gone, and nobody says so"
-        );
-    });
-}
-
-#[test]
 fn topics_take_and_leave_their_seats_while_they_are_published_to() {
     in_many_orders(|| {
         let broker = broker_keeping(100);
