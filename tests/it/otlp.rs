@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What OTLP says of spans, as far as it is looked at here: `opentelemetry/proto/trace/v1/trace.proto`.
-mod otlp {
+mod opentelemetry {
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Export {
         #[prost(message, repeated, tag = "1")]
@@ -98,7 +98,7 @@ const KIND_SERVER: i32 = 2;
 const STATUS_ERROR: i32 = 2;
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-type Exports = Arc<Mutex<Vec<otlp::Export>>>;
+type Exports = Arc<Mutex<Vec<opentelemetry::Export>>>;
 
 /// A collector that keeps what it is sent. Any server of HTTP/2 will do, and we have one.
 async fn collector() -> (Running, Exports) {
@@ -114,7 +114,7 @@ async fn collector() -> (Running, Exports) {
 async fn export(State(exports): State<Exports>, request: Bytes) -> Response<Body> {
     exports
         .lock()
-        .push(otlp::Export::decode(&request[5..]).unwrap());
+        .push(opentelemetry::Export::decode(&request[5..]).unwrap());
     let ok = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from(0))]);
     let frames = [Frame::data(frame_of(b"")), Frame::trailers(ok)];
     let frames = frames.map(Ok::<_, std::convert::Infallible>);
@@ -134,7 +134,7 @@ struct Seen {
     outcome: Result<Option<i64>, String>,
 }
 
-fn seen(span: &otlp::Span) -> Seen {
+fn seen(span: &opentelemetry::Span) -> Seen {
     assert_eq!(span.kind, KIND_SERVER, "{span:?}");
     let attributes = span.attributes.iter();
     let attributes: HashMap<_, _> = attributes
@@ -175,15 +175,22 @@ fn traced(topic: &str, trace: char, sampled: bool) -> PublishRequest {
     }
 }
 
-// The collector goes on while the test waits for the broker's end.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spans_of_calls_are_children_of_the_spans_that_callers_were_in() {
-    let (collector, exports) = collector().await;
-    let (mut broker, url) = cli::serve(&["--otlp-endpoint", &collector.url()]);
-    let client = within(Client::connect(&url)).await.unwrap();
-    let filter: TopicFilter = "a.*".parse().unwrap();
-    let mut subscription = within(client.subscribe(filter)).await.unwrap();
+/// All spans that came, each of the service that the broker calls itself.
+fn all_seen(exports: &[opentelemetry::Export]) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for spans in exports.iter().flat_map(|export| &export.resource_spans) {
+        let attributes = &spans.resource.as_ref().unwrap().attributes;
+        let name = attributes.iter().find(|it| it.key == "service.name");
+        let name = name.and_then(|name| name.value.as_ref()).unwrap();
+        assert_eq!(name.text.as_deref(), Some("fanfare"));
+        let spans = spans.scope_spans.iter().flat_map(|scope| &scope.spans);
+        all.extend(spans.map(seen));
+    }
+    all
+}
 
+/// Publishes to a topic each: with a trace in an attribute, in a header, none, one not sampled, and too much.
+async fn publish_singly(url: String) {
     let mut rpc = within(PubSubServiceClient::connect(url)).await.unwrap();
     within(rpc.publish(traced("a.attribute", '1', true)))
         .await
@@ -199,9 +206,12 @@ async fn spans_of_calls_are_children_of_the_spans_that_callers_were_in() {
     let mut too_large = traced("a.large", '4', true);
     too_large.payload = vec![0; 1_048_577].into();
     within(rpc.publish(too_large)).await.unwrap_err();
-    let mut publisher = within(client.publisher(PublisherOptions::default()))
-        .await
-        .unwrap();
+}
+
+/// Publishes on one stream a message without a trace and one with.
+async fn publish_streaming(client: &Client) {
+    let publisher = client.publisher(PublisherOptions::default());
+    let mut publisher = within(publisher).await.unwrap();
     for (topic, trace) in [
         ("a.plain", None),
         ("a.stream", Some(traceparent('5', true))),
@@ -214,33 +224,24 @@ async fn spans_of_calls_are_children_of_the_spans_that_callers_were_in() {
         within(publisher.send(message)).await.unwrap();
     }
     within(publisher.flush()).await.unwrap();
-    drop((publisher, rpc));
+}
+
+// The collector goes on while the test waits for the broker's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_of_calls_are_children_of_the_spans_that_callers_were_in() {
+    let (collector, exports) = collector().await;
+    let (mut broker, url) = cli::serve(&["--otlp-endpoint", &collector.url()]);
+    let client = within(Client::connect(&url)).await.unwrap();
+    let filter: TopicFilter = "a.*".parse().unwrap();
+    let mut subscription = within(client.subscribe(filter)).await.unwrap();
+    publish_singly(url).await;
+    publish_streaming(&client).await;
     within(subscription.next()).await.unwrap().unwrap();
 
     drop((subscription, client));
     broker.signal("-TERM");
     assert_eq!(broker.exit_code(), Some(0));
-    let exports = exports.lock();
-    let resource_spans = exports.iter().flat_map(|export| &export.resource_spans);
-    let mut all = Vec::new();
-    for spans in resource_spans {
-        let resource = spans.resource.as_ref().unwrap();
-        let name = resource
-            .attributes
-            .iter()
-            .find(|it| it.key == "service.name");
-        assert_eq!(
-            name.unwrap().value.as_ref().unwrap().text.as_deref(),
-            Some("fanfare")
-        );
-        all.extend(
-            spans
-                .scope_spans
-                .iter()
-                .flat_map(|scope| &scope.spans)
-                .map(seen),
-        );
-    }
+    let all = all_seen(&exports.lock());
     let find = |topic: &str| {
         let mut found = all
             .iter()
