@@ -101,26 +101,54 @@ impl Caller {
         self.0.expires_at
     }
 
+    fn token_bytes(&self) -> usize {
+        let token = self.0.token.as_ref();
+        token.map_or(0, |token| token.expose().len())
+    }
+
     fn is_expired(&self) -> bool {
         self.0.expires_at.is_some_and(|at| at <= Instant::now())
     }
 }
 
-/// The caller that a connection has identified last. Most connections have but one.
+/// The callers that a connection has identified lately. Most connections have but one; a gateway's has one
+/// for each of its users.
+///
+/// Invariants: no two show the same token; at most [`CALLERS_MAX`], and one or [`TOKENS_BYTES_MAX`] of tokens.
 #[derive(Debug, Default)]
-pub(crate) struct CallerCache(Mutex<Option<Caller>>);
+pub(crate) struct CallerCache(Mutex<Vec<Caller>>);
+
+/// As many as are looked through for each call.
+const CALLERS_MAX: usize = 16;
+/// As many as a single token may have, which is as long as a request's headers may be.
+const TOKENS_BYTES_MAX: usize = 16 * 1024;
 
 impl CallerCache {
-    /// Who showed the same token last, by whatever policy.
+    /// Who showed the same token lately, by whatever policy.
     pub(super) fn find(&self, token: Option<&Secret>) -> Option<Caller> {
-        let cached = self.0.lock();
-        let caller = cached.as_ref()?;
-        let is_same = token == caller.0.token.as_ref();
-        (is_same && !caller.is_expired()).then(|| caller.clone())
+        let mut cached = self.0.lock();
+        let at = cached
+            .iter()
+            .rposition(|caller| token == caller.0.token.as_ref())?;
+        if cached[at].is_expired() {
+            cached.remove(at);
+            return None;
+        }
+        // The last is the one that was asked for last.
+        cached[at..].rotate_left(1);
+        cached.last().cloned()
     }
 
     pub(super) fn keep(&self, caller: &Caller) {
-        *self.0.lock() = Some(caller.clone());
+        let mut cached = self.0.lock();
+        cached.retain(|other| other.0.token != caller.0.token);
+        cached.push(caller.clone());
+        while cached.len() > CALLERS_MAX
+            || cached.len() > 1
+                && cached.iter().map(Caller::token_bytes).sum::<usize>() > TOKENS_BYTES_MAX
+        {
+            cached.remove(0);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Between the protocols and [`auth`](crate::auth): finds credentials in a request's headers and in its
 //! connection, keeps the policy in force, and lets live streams know when it changes.
 //!
-//! A caller is identified once for a connection, and again when the policy has changed or its token has
+//! A caller is identified once for a connection that has few of them, and again when the policy has changed or its token has
 //! run out; a publisher's last topic is decided once. Whoever asks again pays an atomic load and no
 //! lock. Without an auth file there is no [`Access`], and nothing here is called.
 //! Knows HTTP's headers and the clock; knows no gRPC and no front door.
@@ -30,7 +30,7 @@ pub(crate) use self::{
 use crate::{
     auth::{AuthFile, Guesses, Policy, Right, Secret, Unproven},
     certificate::CertificateNames,
-    metrics::{Limit, Metrics},
+    metrics::{Limit, Metrics, Reloads},
 };
 
 /// Who is at the other end of a connection, as far as the connection tells.
@@ -91,6 +91,7 @@ pub(crate) struct Access {
     guesses: Mutex<Guesses>,
     started: Instant,
     metrics: Arc<Metrics>,
+    reloads: Reloads,
     file: Mutex<AuthFile>,
 }
 
@@ -100,6 +101,7 @@ impl Access {
         policy: Policy,
         guesses: Guesses,
         metrics: Arc<Metrics>,
+        reloads: Reloads,
     ) -> Self {
         Self {
             generation: AtomicU64::new(0),
@@ -108,6 +110,7 @@ impl Access {
             guesses: Mutex::new(guesses),
             started: Instant::now(),
             metrics,
+            reloads,
             file: Mutex::new(file),
         }
     }
@@ -263,7 +266,13 @@ mod tests {
         let metrics = Arc::new(Metrics::new(broker));
         let guesses = Guesses::new(2, GUESS_INTERVAL);
         (
-            Arc::new(Access::new(file, policy, guesses, metrics)),
+            Arc::new(Access::new(
+                file,
+                policy,
+                guesses,
+                metrics,
+                Reloads::default(),
+            )),
             folder,
         )
     }
@@ -391,6 +400,51 @@ mod tests {
         let nobody = tempfile::NamedTempFile::new().unwrap();
         access.replace(AuthFile::open(nobody.path()).unwrap().1);
         assert!(!identify(token.expose()));
+    }
+
+    #[test]
+    fn a_connection_remembers_some_callers_and_no_more() {
+        let tokens: Vec<Secret> = (0..20).map(|_| Secret::new_token().unwrap()).collect();
+        let users = tokens.iter().enumerate().map(|(index, token)| {
+            let hash = TokenHash::of(token);
+            format!("[users.u{index}]\ntokens = [\"{hash}\"]\n")
+        });
+        let (access, _folder) = access(&users.collect::<String>());
+        let cache = CallerCache::default();
+        let identify = |index: usize| {
+            let value = format!("Bearer {}", tokens[index].expose());
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+            let caller = access.identify(&headers, &Peer::default(), &cache).unwrap();
+            assert_eq!(caller.identity().user.to_string(), format!("u{index}"));
+        };
+        let is_known = |index: usize| cache.find(Some(&tokens[index])).is_some();
+        (0..16).for_each(identify);
+        assert!((0..16).all(is_known));
+        // Whoever was asked for last stays, and the one who was not for longest goes.
+        identify(0);
+        identify(16);
+        assert!(is_known(0) && !is_known(1) && is_known(2) && is_known(16));
+        // The first of each twenty is gone when it comes again, and each is who it says all the same.
+        (0..3).flat_map(|_| 0..20).for_each(identify);
+    }
+
+    #[test]
+    fn long_tokens_are_remembered_one_at_a_time() {
+        let tokens = ["x".repeat(16_000), "y".repeat(16_000)].map(|text| Secret::from(&*text));
+        let [x, y] = tokens.each_ref().map(TokenHash::of);
+        let (access, _folder) = access(&format!("[users.alice]\ntokens = [\"{x}\", \"{y}\"]"));
+        let cache = CallerCache::default();
+        let is_known = || {
+            tokens
+                .each_ref()
+                .map(|token| cache.find(Some(token)).is_some())
+        };
+        for (token, expected) in tokens.iter().zip([[true, false], [false, true]]) {
+            let value = format!("Bearer {}", token.expose()).parse().unwrap();
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            access.identify(&headers, &Peer::default(), &cache).unwrap();
+            assert_eq!(is_known(), expected);
+        }
     }
 
     #[test]

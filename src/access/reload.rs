@@ -30,9 +30,11 @@ impl Access {
             Ok(None) => {}
             Ok(Some(policy)) => {
                 self.replace(policy);
+                self.reloads.count(true);
                 tracing::info!(file = %file.path().display(), "the auth file has changed and is in force");
             }
             Err(error) => {
+                self.reloads.count(false);
                 tracing::error!(%error, "the auth file is wrong: what it said before stays in force");
             }
         }

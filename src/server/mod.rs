@@ -55,7 +55,7 @@ use crate::{
     auth::{AuthFile, Guesses, Policy},
     broker::Broker,
     grpc::Readiness,
-    metrics::{Limit, Metrics},
+    metrics::{Limit, Metrics, Reloads},
 };
 pub use crate::{pem::PemError, service::trace::SPANS};
 
@@ -200,10 +200,16 @@ impl Server {
         if let Some(tls) = &tls {
             tls.register(&mut metrics);
         }
+        let auth_reloads = Reloads::default();
+        if auth.is_some() {
+            let help = "Changes of the auth file or of what it names, taken into force or refused";
+            metrics.register(|registry| auth_reloads.register(registry, "auth_reloads", help));
+        }
         let metrics = Arc::new(metrics);
         let access = auth.map(|(file, policy)| {
             let guesses = Guesses::new(config.guesses_max, config.guess_interval);
-            Arc::new(Access::new(file, policy, guesses, Arc::clone(&metrics)))
+            let metrics = Arc::clone(&metrics);
+            Arc::new(Access::new(file, policy, guesses, metrics, auth_reloads))
         });
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let pubsub = Arc::new(routes::pubsub(

@@ -17,7 +17,7 @@ use fanfare::{
     topic::{Topic, TopicFilter},
     wire::pb::{PublishRequest, PublishStreamRequest, PublishStreamResponse},
 };
-use http::{StatusCode, request};
+use http::{Request, StatusCode, request};
 use prost::Message as _;
 use ring::hmac;
 use serde_json::json;
@@ -381,7 +381,7 @@ impl Guarded {
     pub(crate) async fn metric(&self, limit: &str) -> u64 {
         let mut raw = self.raw().await;
         let url = format!("http://{}/metrics", self.address());
-        let request = authorized(http::Request::get(url), &self.alice);
+        let request = authorized(Request::get(url), &self.alice);
         let response = raw.call(request, Bytes::new()).await;
         let text = response.text().await;
         let name = format!("fanfare_rejected_total{{limit=\"{limit}\"}}");
@@ -439,6 +439,18 @@ async fn live_streams_end_within_5_s_when_their_right_is_taken() {
     assert!(began.elapsed() <= Duration::from_secs(10));
 }
 
+/// How many changes of the auth file were taken and refused, as the metrics say.
+async fn reloads(raw: &mut Raw, guarded: &Guarded) -> [u64; 2] {
+    let url = format!("http://{}/metrics", guarded.address());
+    let request = authorized(Request::get(url), &guarded.alice);
+    let metrics = raw.call(request, Bytes::new()).await.text().await;
+    ["taken", "refused"].map(|result| {
+        let name = format!("fanfare_auth_reloads_total{{result=\"{result}\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        value.unwrap().parse().unwrap()
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_right_that_is_given_counts_within_5_s_and_a_wrong_file_changes_nothing() {
     let guarded = Guarded::start(RULES).await;
@@ -454,11 +466,13 @@ async fn a_right_that_is_given_counts_within_5_s_and_a_wrong_file_changes_nothin
     assert_eq!(status.code(), Code::PermissionDenied);
     guarded.broker.publish("orders.eu", "x");
     assert_eq!(kept.next().await.payload, "x");
+    assert_eq!(reloads(&mut raw, &guarded).await, [0, 2]);
 
     guarded.rewrite(&format!("{RULES}\n    publish.allow = [\"bobs\"]"));
     tokio::time::sleep(Duration::from_secs(5)).await;
     let status = publish(&mut raw, Some(&guarded.bob), "bobs").await;
     assert_eq!(status.code(), Code::Ok);
+    assert_eq!(reloads(&mut raw, &guarded).await, [1, 2]);
 }
 
 #[tokio::test(start_paused = true)]

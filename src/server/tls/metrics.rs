@@ -4,28 +4,17 @@
 use std::time::SystemTime;
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
-    result: &'static str,
-}
-
-impl ResultLabel {
-    fn of(is_taken: bool) -> Self {
-        let result = if is_taken { "taken" } else { "refused" };
-        Self { result }
-    }
-}
+use crate::metrics::Reloads;
 
 #[derive(Debug, Default)]
 pub(super) struct TlsMetrics {
     /// Connections that ended before they were secure, but for those that took too long.
     pub(super) handshake_failures: Counter,
-    reloads: Family<ResultLabel, Counter>,
+    pub(super) reloads: Reloads,
     expiry: Gauge,
 }
 
@@ -36,24 +25,16 @@ impl TlsMetrics {
             "Connections that did not come to terms on TLS",
             self.handshake_failures.clone(),
         );
-        registry.register(
+        self.reloads.register(
+            registry,
             "tls_reloads",
             "Changes of the TLS files, taken into force or refused",
-            self.reloads.clone(),
         );
         registry.register(
             "tls_certificate_expiry_timestamp_seconds",
             "When the certificate in force expires, in seconds since 1970",
             self.expiry.clone(),
         );
-        // There from the start, so that a rate sees the first one.
-        for is_taken in [true, false] {
-            drop(self.reloads.get_or_create(&ResultLabel::of(is_taken)));
-        }
-    }
-
-    pub(super) fn count_reload(&self, is_taken: bool) {
-        self.reloads.get_or_create(&ResultLabel::of(is_taken)).inc();
     }
 
     pub(super) fn set_expiry(&self, expiry: SystemTime) {

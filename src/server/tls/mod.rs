@@ -166,10 +166,10 @@ impl Tls {
                     let expiry = humantime::format_rfc3339_seconds(credentials.expiry);
                     tracing::info!(%expiry, "new TLS credentials are in force for new connections");
                     self.take(credentials);
-                    self.metrics.count_reload(true);
+                    self.metrics.reloads.count(true);
                 }
                 Change::Bad(error) => {
-                    self.metrics.count_reload(false);
+                    self.metrics.reloads.count(false);
                     tracing::error!(
                         error = error_chain(&error),
                         "the new TLS files do not work: the old ones stay in force"
