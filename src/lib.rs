@@ -24,6 +24,7 @@ pub mod message;
 mod metrics;
 mod pem;
 pub mod process;
+mod reloads;
 pub mod server;
 mod service;
 pub mod topic;

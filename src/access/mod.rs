@@ -30,7 +30,8 @@ pub(crate) use self::{
 use crate::{
     auth::{AuthFile, Guesses, Policy, Right, Secret, Unproven},
     certificate::CertificateNames,
-    metrics::{Limit, Metrics, Reloads},
+    metrics::{Limit, Metrics},
+    reloads::Reloads,
 };
 
 /// Who is at the other end of a connection, as far as the connection tells.

@@ -55,7 +55,8 @@ use crate::{
     auth::{AuthFile, Guesses, Policy},
     broker::Broker,
     grpc::Readiness,
-    metrics::{Limit, Metrics, Reloads},
+    metrics::{Limit, Metrics},
+    reloads::Reloads,
 };
 pub use crate::{pem::PemError, service::trace::SPANS};
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::metrics::Reloads;
+use crate::reloads::Reloads;
 
 #[derive(Debug, Default)]
 pub(super) struct TlsMetrics {
