@@ -3,7 +3,9 @@
 //! A browser lets any page send simple requests to any address that it can reach, a broker on the reader's
 //! own machine included; the same-origin policy only keeps the answers from the page. So a request that a
 //! browser marks as another origin's is refused, unless the operator allows that origin; and for one that
-//! is allowed, the answers say so (CORS). Programs are not browsers, send no `origin`, and are not concerned.
+//! is allowed, the answers say so (CORS). What a page's markup or a link loads comes without its origin: of
+//! such a request the browser says only whether the page is of another site, and then it is refused unless
+//! all origins are allowed. Programs are not browsers, send none of this, and are not concerned.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -23,6 +25,9 @@ const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// How much of a foreign origin its refusal repeats.
 const ORIGIN_CHARS_SHOWN_MAX: usize = 128;
+
+/// What a browser says of the page that asks, and no script can set (Fetch Metadata Request Headers).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// An origin whose web pages may use the broker: `https://example.com`, or `*` for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +82,10 @@ impl Origins {
             Allowed::Any => true,
             Allowed::One(value) => value == origin,
         })
+    }
+
+    fn allow_any(&self) -> bool {
+        self.0.contains(&Allowed::Any)
     }
 
     /// What tells browsers so; `None` if no origin is allowed.
@@ -135,7 +144,11 @@ pub(super) async fn refuse_foreign_origins(
 /// The origin of the page that asks, if it may not.
 fn foreign_origin(request: &Request, origins: &Origins) -> Option<String> {
     let headers = request.headers();
-    let origin = headers.get(header::ORIGIN)?;
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        let site = headers.get(SEC_FETCH_SITE)?;
+        let is_own = site == "same-origin" || site == "none";
+        return (!is_own && !origins.allow_any()).then(|| "another site".to_owned());
+    };
     if is_own(origin, request.uri(), headers) || origins.allow(origin) {
         return None;
     }
@@ -146,7 +159,7 @@ fn foreign_origin(request: &Request, origins: &Origins) -> Option<String> {
 /// Whether the page came from here. The browser says so itself where it can (no script can set that header);
 /// else the page's host must be the one that is asked. The scheme may have been changed on the way.
 fn is_own(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
+    if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site == "same-origin";
     }
     let host = headers
@@ -237,5 +250,18 @@ mod tests {
         check(&page("same-origin"), &[], None);
         check(&page("same-site"), &[], Some("https://site.example"));
         check(&page("cross-site"), &[], Some("https://site.example"));
+    }
+
+    #[test]
+    fn what_markup_and_links_of_another_site_load_is_refused_though_no_origin_is_said() {
+        let load = |site| [("host", "broker:1234"), (SEC_FETCH_SITE, site)];
+        // Typed into the address bar, or loaded by the broker's own page.
+        check(&load("none"), &[], None);
+        check(&load("same-origin"), &[], None);
+        for site in ["cross-site", "same-site"] {
+            check(&load(site), &[], Some("another site"));
+            check(&load(site), &["https://a.example"], Some("another site"));
+            check(&load(site), &["*"], None);
+        }
     }
 }

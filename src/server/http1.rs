@@ -1,7 +1,8 @@
 //! One HTTP/1.1 connection: one request after the other, each with what it is answered.
 //!
 //! A response that lasts is a stream with a lifeline, like one of HTTP/2; when it is to be let go of, so is
-//! the connection, which serves nothing else meanwhile. The same goes for one that its caller does not take.
+//! the connection, which serves nothing else meanwhile. The same goes for one that its caller does not take,
+//! or has left.
 
 use std::{
     convert::Infallible,
@@ -26,7 +27,14 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{answer::answer, config, connection::Context, outbox::Outgoing, routes};
+use super::{
+    answer::answer,
+    config,
+    connection::Context,
+    outbox::Outgoing,
+    read_ahead::{Ahead, ReadAhead},
+    routes,
+};
 use crate::{
     metrics::{Limit, Metrics},
     service::{ConnectionShare, Lifeline},
@@ -45,8 +53,10 @@ pub(super) async fn serve<S, T>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncWrite + Unpin,
 {
+    let (stream, ahead) = ReadAhead::new(stream);
     let mut watch = Watch {
         sending: Sending::default(),
+        ahead,
         outgoing,
         patience: context.config.stall_timeout,
         metrics: Arc::clone(&context.metrics),
@@ -84,8 +94,9 @@ pub(super) async fn serve<S, T>(
 }
 
 /// Looks whether a response is taken.
-struct Watch<T> {
+struct Watch<S, T> {
     sending: Sending,
+    ahead: Ahead<S>,
     outgoing: Outgoing<T>,
     patience: Duration,
     metrics: Arc<Metrics>,
@@ -93,11 +104,15 @@ struct Watch<T> {
     untaken: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
-impl<T: AsyncWrite + Unpin> Watch<T> {
+impl<S: AsyncRead + Unpin, T: AsyncWrite + Unpin> Watch<S, T> {
     /// Ready once the response is not waited for any longer.
     fn poll_given_up(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         if let Some(lifeline) = &mut *self.sending.lock() {
             self.untaken = None;
+            if self.ahead.poll_gone(cx).is_ready() {
+                tracing::debug!("the peer has left, or sends more while it is answered");
+                return Poll::Ready(());
+            }
             ready!(lifeline.poll_over(cx, self.patience));
             tracing::debug!("closed the connection of a stream that its reader does not take");
             return Poll::Ready(());

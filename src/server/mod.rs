@@ -14,6 +14,7 @@ mod http1;
 mod http2;
 mod outbox;
 mod patience;
+mod read_ahead;
 mod routes;
 mod sniff;
 mod socket;

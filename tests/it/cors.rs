@@ -67,6 +67,24 @@ async fn a_page_of_another_origin_can_do_nothing_unless_it_is_allowed() {
 }
 
 #[tokio::test]
+async fn markup_of_another_site_joins_no_group_and_the_page_can_be_linked_to() {
+    for allowed in [&[][..], &["https://other.example"]] {
+        let broker = allowing(allowed).await;
+        let mut web = Web::http1(broker.address).await;
+        for path in ["/v1/topics/jobs/messages?group=w", "/v1/events?topic=jobs"] {
+            let request = web.get(path).header("sec-fetch-site", "cross-site");
+            let got = web.send(request, "").await;
+            assert_eq!(got.status, 403, "{path}");
+            let error = &got.json().await["error"];
+            assert_eq!(error["code"], "PERMISSION_DENIED");
+        }
+        assert_eq!(broker.broker.snapshot().subscriptions, 0);
+        let link = web.get("/").header("sec-fetch-site", "cross-site");
+        assert_eq!(web.send(link, "").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn without_an_allowed_origin_a_preflight_allows_nothing() {
     let broker = Running::start().await;
     let mut web = Web::http1(broker.address).await;

@@ -9,9 +9,10 @@ use fanfare::{
     server::ServerConfig,
 };
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
-    raw::socket,
+    raw::{read_to_close, socket},
     support::{Running, within},
     web::{Block, Event, VERSIONS, Version, Web},
 };
@@ -346,6 +347,41 @@ async fn a_reader_that_leaves_is_gone_at_once() {
     broker.until(|snapshot| snapshot.subscriptions == 0).await;
     // The connection itself goes on.
     assert_eq!(web.publish("t", "x").await["matched"], 0);
+}
+
+#[tokio::test]
+async fn a_reader_that_sent_more_before_it_left_is_gone_all_the_same() {
+    let broker = Running::start().await;
+    for path in ["/v1/events?topic=t", "/v1/topics/t/messages"] {
+        // An empty line too many, and another request.
+        for more in ["\r\n", "GET /health HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n{more}");
+            let socket = socket(broker.address, request.as_bytes()).await;
+            broker.until(|snapshot| snapshot.subscriptions == 1).await;
+            drop(socket);
+            broker.until(|snapshot| snapshot.subscriptions == 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_behind_one_that_ends_is_answered_next() {
+    let broker = Running::start().await;
+    let events = "GET /v1/events?topic=t HTTP/1.1\r\nhost: x\r\n\r\n";
+    let health = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut socket = socket(broker.address, events.as_bytes()).await;
+    broker.until(|snapshot| snapshot.subscriptions == 1).await;
+    // The broker has read the first and waits: this comes in a packet of its own, in two.
+    let (first, second) = health.split_at(20);
+    for part in ["\r\n", first, second] {
+        within(socket.write_all(part.as_bytes())).await.unwrap();
+    }
+    let mut web = Web::http1(broker.address).await;
+    let request = web.post("/v1/topics/t").header("fanfare-end", "true");
+    assert_eq!(web.send(request, "last").await.status, 200);
+    let answers = String::from_utf8(read_to_close(socket).await).unwrap();
+    assert!(answers.contains("data: last"), "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
 }
 
 /// Large enough that few fill the buffers of sockets.
