@@ -20,6 +20,7 @@ use std::{
 
 use super::{
     Broker, Shared,
+    forgotten::Forgotten,
     log::{GivenUp, LOG_BYTES, Log},
     memory::Memory,
     parting::Parting,
@@ -110,7 +111,7 @@ pub(crate) struct History {
     head: AtomicU64,
     seats: Mutex<Seats>,
     /// What is left of topics that lost their seats.
-    forgotten: Mutex<Option<GivenUp>>,
+    forgotten: Mutex<Forgotten>,
     /// For those who ask topics to give something up.
     next_asker: AtomicU64,
     pub(super) figures: Figures,
@@ -184,8 +185,9 @@ impl History {
         self.seats.lock().taken.len()
     }
 
-    pub(super) fn forgotten(&self) -> Option<GivenUp> {
-        *self.forgotten.lock()
+    /// What topics that lost their seats gave up, of those that are asked for, or may be.
+    pub(super) fn forgotten(&self, is_asked: impl Fn(&Topic, &GivenUp) -> bool) -> Option<GivenUp> {
+        self.forgotten.lock().find(is_asked)
     }
 
     /// All topics that keep something, or did when they were last looked at, a few at a time; one that
@@ -222,13 +224,12 @@ impl History {
     }
 
     /// Takes an empty log's seat.
-    fn stand(&self, log: &mut Log) -> bool {
+    fn stand(&self, log: &mut Log, topic: &Topic) -> bool {
         let Some(id) = log.seat.filter(|_| log.is_empty()) else {
             return false;
         };
         if let Some(given_up) = log.given_up() {
-            let mut forgotten = self.forgotten.lock();
-            *forgotten = Some(given_up.merge(*forgotten));
+            self.forgotten.lock().add(topic, given_up);
         }
         log.seat = None;
         self.seats.lock().taken.remove(&id);
@@ -314,7 +315,7 @@ impl Shared {
         let Some(log) = &mut live.log else { return };
         act(log);
         log.weigh(self.history.memory());
-        let is_over = self.history.stand(log);
+        let is_over = self.history.stand(log, &seat.topic);
         drop(live);
         if is_over {
             self.topics.unpin(&seat.topic);

@@ -65,7 +65,7 @@ impl Shared {
         let state = self.topics.pin(topic);
         let live = state.lock().expect("a pinned topic is not retired");
         let log = live.log.as_deref();
-        let beginning = Beginning::of_topic(self, options.start, &options.tags, &state, log);
+        let beginning = Beginning::of_topic(self, options.start, &options.tags, topic, &state, log);
         let is_behind = beginning.is_behind();
         // Registered under the topic's lock: no message falls between the head and the first one.
         match self.register(options, encoding, is_behind) {

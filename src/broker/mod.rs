@@ -12,6 +12,7 @@ mod budget;
 mod ended;
 mod figures;
 mod filters;
+mod forgotten;
 mod history;
 mod joining;
 mod lane;

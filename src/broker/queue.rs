@@ -8,7 +8,10 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::batch::Batch;
-use crate::{cursor::Gap, message::Delivery};
+use crate::{
+    cursor::{Cursor, Gap},
+    message::Delivery,
+};
 
 /// How much one take may hand over. At least one message is always handed over.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +75,9 @@ impl Room {
 pub(crate) enum Taken {
     /// So many messages were lost before what follows.
     Missed(u64),
-    /// What was asked for and is no longer kept; comes before the messages after it.
-    Gap(Gap),
+    /// What was asked for and is no longer kept; comes before the messages after it. And from where to go on if
+    /// none of them comes, where that is known.
+    Gap(Gap, Option<Cursor>),
     /// A message that is still to be encoded.
     Delivery(Arc<Delivery>),
     /// Messages in the encoding that the subscriber asked for.

@@ -187,7 +187,7 @@ impl Subscription {
         let mut lost = Lost::default();
         let taken = self.poll_take_encoded(cx, limit, |taken| match taken {
             Taken::Missed(count) => lost.missed += count,
-            Taken::Gap(gap) => lost.gap += gap,
+            Taken::Gap(gap, _) => lost.gap += gap,
             Taken::Delivery(delivery) => into.push(delivery),
             Taken::Frames(_) => unreachable!("frames are for those who brought an encoding"),
         });

@@ -156,11 +156,11 @@ impl Subscribe {
         }
     }
 
-    /// How to go on, if this is the newest cursor that came, and whether any message did.
-    pub(super) fn go_on(&self, newest: Option<Cursor>, has_received: bool) -> GoOn {
+    /// How to go on, if this is the newest cursor that came, and whether any message or gap did.
+    pub(super) fn go_on(&self, newest: Option<Cursor>, is_answered: bool) -> GoOn {
         match newest {
             Some(cursor) if self.group.is_none() => GoOn::After(cursor),
-            None if !has_received && !self.start.is_now() => GoOn::Again,
+            None if !is_answered && !self.start.is_now() => GoOn::Again,
             _ => GoOn::Anew,
         }
     }

@@ -71,7 +71,8 @@ pub struct Subscription {
     account: Account,
     /// After what was handed to the application last, of what is kept.
     newest: Option<Cursor>,
-    has_received: bool,
+    /// Whether a message or a gap has come.
+    is_answered: bool,
     /// How the attempt goes on that is under way.
     go_on: GoOn,
     /// Failures in a row.
@@ -111,7 +112,7 @@ impl Subscription {
             ready: VecDeque::with_capacity(2),
             facts,
             newest: facts.cursor,
-            has_received: false,
+            is_answered: false,
             go_on: GoOn::Anew,
             failures: 0,
         })
@@ -136,6 +137,17 @@ impl Subscription {
             let gap = cursor::Gap { missing, at_least };
             self.account.give_up(gap);
             self.ready.push_back(Event::Gap(gap));
+            // What was asked for has been answered: to ask for the same again would be to be told it again.
+            self.is_answered = true;
+            match response.cursor.parse() {
+                Ok(place) => self.newest = Some(place),
+                // Nothing is kept: what comes is what is published from the start on.
+                Err(_) if self.facts.cursor.is_none() => {
+                    self.newest = None;
+                    self.account = Account::new(self.facts.start, self.subscribe.takes_all());
+                }
+                Err(_) => {}
+            }
         }
         if response.sequence == 0 {
             return;
@@ -144,7 +156,7 @@ impl Subscription {
             Ok(message) => {
                 self.account.receive(message.epoch, message.sequence);
                 self.newest = message.cursor.or(self.newest);
-                self.has_received = true;
+                self.is_answered = true;
                 self.ready.push_back(Event::Message(message));
             }
             Err(malformed) => self.state = State::Failed(malformed.into()),
@@ -171,7 +183,7 @@ impl Subscription {
     }
 
     fn reopen(&mut self) {
-        self.go_on = self.subscribe.go_on(self.newest, self.has_received);
+        self.go_on = self.subscribe.go_on(self.newest, self.is_answered);
         self.state = State::Opening(Box::pin(Live::open(
             Arc::clone(&self.connection),
             self.subscribe.request_again(self.go_on),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     broker::Encoding,
-    cursor::Gap,
+    cursor::{Cursor, Gap},
     message::Delivery,
     service::{
         ConnectionShare, Format, Lifeline, LiveStream, PubSub, Refusal, StreamEnd, StreamRequest,
@@ -89,11 +89,11 @@ impl Format for Form {
         }
     }
 
-    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap, place: Option<Cursor>) {
         match self {
             // Its clients know payloads alone, and ask for nothing that could be gone.
             Self::PayloadOnly => {}
-            Self::Full | Self::Text => put_gap(out, gap),
+            Self::Full | Self::Text => put_gap(out, gap, place),
         }
     }
 

@@ -269,7 +269,11 @@ impl Format for EventForm {
         put_event(out, "missed", &json!({ "missed": missed }));
     }
 
-    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap, place: Option<Cursor>) {
+        // Whoever comes back after this is not told it again.
+        if let Some(place) = place {
+            put_id(out, place);
+        }
         put_event(out, "gap", &gap_json(gap));
     }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     broker::{Encoding, EndReason},
-    cursor::Gap,
+    cursor::{Cursor, Gap},
     message::{Delivery, DeliveryRef},
     service::{ConnectionShare, Format, LiveStream, StreamEnd, StreamRequest, trace},
     topic::TopicFilter,
@@ -111,8 +111,12 @@ impl Format for Lines {
         put_line(out, &json!({ "missed": missed }));
     }
 
-    fn put_gap(&self, out: &mut BytesMut, gap: Gap) {
-        put_line(out, &json!({ "gap": gap_json(gap) }));
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap, place: Option<Cursor>) {
+        let mut line = json!({ "gap": gap_json(gap) });
+        if let Some(place) = place {
+            line["cursor"] = place.to_string().into();
+        }
+        put_line(out, &line);
     }
 
     fn put_heartbeat(&self, out: &mut BytesMut) {

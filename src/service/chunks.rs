@@ -48,9 +48,9 @@ impl<'c, F: Format> Chunks<'c, F> {
     pub(super) fn put(&mut self, taken: Taken) {
         match taken {
             Taken::Missed(missed) => self.missed += missed,
-            Taken::Gap(gap) => {
+            Taken::Gap(gap, place) => {
                 self.gather_alone();
-                self.format.put_gap(&mut self.gathered, gap);
+                self.format.put_gap(&mut self.gathered, gap, place);
             }
             Taken::Frames(frames) => self.put_frames(frames),
             Taken::Delivery(delivery) => {

@@ -60,8 +60,8 @@ pub(crate) trait Format: Send + Unpin + 'static {
     /// Appends a notice of loss that goes on its own.
     fn put_missed(&self, out: &mut BytesMut, missed: u64);
 
-    /// Appends what was asked for and is no longer kept.
-    fn put_gap(&self, out: &mut BytesMut, gap: Gap);
+    /// Appends what was asked for and is no longer kept, and from where to go on if nothing follows.
+    fn put_gap(&self, out: &mut BytesMut, gap: Gap, place: Option<Cursor>);
 
     fn put_heartbeat(&self, out: &mut BytesMut);
 

@@ -11,7 +11,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::head::Head;
 use crate::{
     broker::Encoding,
-    cursor::Gap,
+    cursor::{Cursor, Gap},
     message::{Delivery, DeliveryRef},
 };
 
@@ -167,7 +167,7 @@ pub(crate) fn put_missed(chunk: &mut BytesMut, missed: u64) {
 }
 
 /// Appends a notice of what is no longer kept.
-pub(crate) fn put_gap(chunk: &mut BytesMut, gap: Gap) {
+pub(crate) fn put_gap(chunk: &mut BytesMut, gap: Gap, place: Option<Cursor>) {
     let mut fields = Head::new();
     if gap.missing > 0 {
         fields.put_varint(field::GAP_MISSING, gap.missing);
@@ -176,6 +176,10 @@ pub(crate) fn put_gap(chunk: &mut BytesMut, gap: Gap) {
         fields.put_varint(field::GAP_AT_LEAST, 1);
     }
     let mut head = Head::new();
+    if let Some(place) = place {
+        let place = [place.epoch.0, place.position.0, place.sequence.0];
+        head.put_cursor(field::CURSOR, place);
+    }
     head.put_length(field::GAP, fields.as_bytes().len());
     put_prefix(chunk, head.as_bytes().len() + fields.as_bytes().len());
     chunk.put_slice(head.as_bytes());
@@ -390,6 +394,11 @@ mod tests {
 
     #[test]
     fn notices_and_heartbeats_carry_nothing_else() {
+        const LONGEST: Cursor = Cursor {
+            epoch: Epoch(u64::MAX),
+            position: Position(u64::MAX),
+            sequence: Sequence(u64::MAX),
+        };
         let mut chunk = BytesMut::new();
         put_missed(&mut chunk, 300);
         let missed = pb::SubscribeResponse {
@@ -404,16 +413,19 @@ mod tests {
             Gap::at_least(300),
             Gap::UNKNOWN,
         ] {
-            let mut chunk = BytesMut::new();
-            put_gap(&mut chunk, gap);
-            let expected = pb::SubscribeResponse {
-                gap: Some(pb::Gap {
-                    missing: gap.missing,
-                    at_least: gap.at_least,
-                }),
-                ..Default::default()
-            };
-            assert_eq!(read(chunk.freeze()), expected);
+            for place in [None, "1-2-3".parse().ok(), Some(LONGEST)] {
+                let mut chunk = BytesMut::new();
+                put_gap(&mut chunk, gap, place);
+                let expected = pb::SubscribeResponse {
+                    gap: Some(pb::Gap {
+                        missing: gap.missing,
+                        at_least: gap.at_least,
+                    }),
+                    cursor: place.map(|place| place.to_string()).unwrap_or_default(),
+                    ..Default::default()
+                };
+                assert_eq!(read(chunk.freeze()), expected);
+            }
         }
 
         let mut chunk = BytesMut::new();

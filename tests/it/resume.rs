@@ -1,7 +1,7 @@
 //! What a client that comes back gets of what was published meanwhile: each message once, or the count of
 //! those that are gone.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fanfare::{
     broker::{Bounds, HistoryLimits, Limits, Retention},
@@ -18,6 +18,8 @@ use crate::{
 };
 
 const TOPICS: usize = 3;
+/// How long messages are kept: longer than any test takes.
+const AGE: Duration = Duration::from_secs(3_600);
 
 /// Topics keep so many messages each, but those called `free`.
 fn keeping(messages: usize) -> Limits {
@@ -27,6 +29,7 @@ fn keeping(messages: usize) -> Limits {
     };
     let bounds = Bounds {
         messages,
+        age: AGE,
         ..Bounds::default()
     };
     let rules = vec![rule("free", None), rule(">", Some(bounds))];
@@ -149,6 +152,63 @@ async fn what_is_no_longer_kept_is_told_exactly_once() {
         assert_eq!(gap, Event::Gap(cursor::Gap::exactly(15)));
         let kept: Vec<u64> = (last - 4..=last).collect();
         assert_eq!(sequences(&mut subscription, 5).await, kept);
+    }
+}
+
+/// Nothing is published after the gap was told: no message brings a cursor with it.
+#[tokio::test]
+async fn a_gap_with_nothing_behind_it_is_told_once_however_often_the_connection_breaks() {
+    let long_ago = SystemTime::now() - Duration::from_secs(3_600);
+    let of_another: cursor::Cursor = "1-2-3".parse().unwrap();
+    // Without a start: after the first message.
+    for (filter_text, start, told) in [
+        ("t", None, cursor::Gap::exactly(4)),
+        ("*", None, cursor::Gap::UNKNOWN),
+        (
+            "t",
+            Some(cursor::StartAt::Since(long_ago)),
+            cursor::Gap::exactly(5),
+        ),
+        (
+            "*",
+            Some(cursor::StartAt::Since(long_ago)),
+            cursor::Gap::UNKNOWN,
+        ),
+        (
+            "t",
+            Some(cursor::StartAt::After(of_another)),
+            cursor::Gap::UNKNOWN,
+        ),
+        (
+            "*",
+            Some(cursor::StartAt::After(of_another)),
+            cursor::Gap::UNKNOWN,
+        ),
+        (
+            "free",
+            Some(cursor::StartAt::After(of_another)),
+            cursor::Gap::UNKNOWN,
+        ),
+    ] {
+        let broker = self::start(5).await;
+        let from = broker.publish("t", "1").cursor().unwrap();
+        (2..=5).for_each(|_| drop(broker.publish("t", "x")));
+        broker.broker.expire(SystemTime::now() + AGE);
+        let start = start.unwrap_or(cursor::StartAt::After(from));
+        let proxy = FaultProxy::start(broker.address).await;
+        let client = client(proxy.address).await;
+        let mut subscription = subscribe(&client, filter(filter_text).start_at(start)).await;
+        assert_eq!(event(&mut subscription).await, Event::Gap(told));
+        for _ in 0..3 {
+            proxy.cut(Cut::Fin).await;
+            let gap = resubscribed(&mut subscription).await;
+            let is_one = filter_text != "*";
+            assert_eq!(gap, if is_one { Gap::None } else { Gap::NotKept });
+        }
+        let to = if filter_text == "free" { "free" } else { "t" };
+        let sequence = broker.publish(to, "next").sequence;
+        let next = message(&mut subscription).await;
+        assert_eq!(next.sequence, sequence, "{filter_text} {start:?}");
     }
 }
 

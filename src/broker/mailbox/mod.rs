@@ -381,7 +381,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let taken = mailbox.poll_take(&mut cx, limit, |taken| match taken {
             Taken::Missed(count) => missed = count,
-            Taken::Gap(gap) => panic!("a mailbox knows no history: {gap:?}"),
+            Taken::Gap(gap, _) => panic!("a mailbox knows no history: {gap:?}"),
             Taken::Delivery(delivery) => sequences.push(delivery.sequence.0),
             Taken::Frames(frames) => sequences.extend(frames.chunks(8).map(|mut f| f.get_u64())),
         });

@@ -32,8 +32,8 @@ use super::{
     topics::TopicState,
 };
 use crate::{
-    cursor::{Gap, Position},
-    message::{Delivery, Tag},
+    cursor::{Cursor, Gap, Position},
+    message::{Delivery, Sequence, Tag},
 };
 
 /// Messages that one take looks at, at most: those that the tags leave out are looked at, too.
@@ -175,7 +175,7 @@ impl Replay {
             .replayed
             .fetch_add(replayed, Ordering::Relaxed);
         if !gap.is_none() {
-            into(Taken::Gap(gap));
+            into(Taken::Gap(gap, self.place(shared)));
         }
         self.batch.drain(..).map(Taken::Delivery).for_each(into);
         let is_anything = replayed > 0 || !gap.is_none() || waiting.is_anything;
@@ -185,6 +185,29 @@ impl Replay {
         // Nothing of all that was looked at is wanted, and there is more: others come first.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The place before what is handed over next, or after all that was looked at; `None` where nothing is kept,
+    /// or if there is more to be looked at first.
+    fn place(&self, shared: &Shared) -> Option<Cursor> {
+        let next = self.batch.first();
+        let position = match next.map(|next| next.position) {
+            Some(position) => Position(position?.0 - 1),
+            None if self.is_done => self.position,
+            None => return None,
+        };
+        match &self.topics {
+            Topics::One { state, next: end } => {
+                let next = next.map_or(*end, |next| next.sequence.0);
+                Some(Cursor {
+                    epoch: state.epoch,
+                    position,
+                    sequence: Sequence(next - 1),
+                })
+            }
+            Topics::Many(_) => Some(shared.cursor_at(position)),
+            Topics::None => None,
+        }
     }
 
     /// Before it is live, the mailbox holds only what has no history, which has no order with what has.

@@ -6,6 +6,7 @@ use super::{Asked, Many, Replay, Topics};
 use crate::{
     broker::{
         Shared,
+        filters::Filters,
         log::{GivenUp, Log},
         queue::Room,
         subscriber::Subscriber,
@@ -13,6 +14,7 @@ use crate::{
     },
     cursor::{Gap, Position},
     message::{Delivery, Tag},
+    topic::Topic,
 };
 
 /// The most topics that a round reads, which bounds what a slow reader keeps in memory.
@@ -203,7 +205,8 @@ impl Replay {
         many: &Many,
     ) -> Found {
         let head = self.live_from.unwrap_or_else(|| shared.history.head());
-        let found = self.find_up_to(shared, many, head, self.live_from.is_some());
+        let filters = &subscriber.filters;
+        let found = self.find_up_to(shared, (many, filters), head, self.live_from.is_some());
         if found.until < head
             || self.live_from.is_some()
             || found.messages > Self::left_max(subscriber)
@@ -218,11 +221,17 @@ impl Replay {
         if live_from == head {
             return found;
         }
-        self.find_up_to(shared, many, live_from, true)
+        self.find_up_to(shared, (many, filters), live_from, true)
     }
 
     /// `is_last` says that no round follows for what is newer.
-    fn find_up_to(&self, shared: &Shared, many: &Many, until: Position, is_last: bool) -> Found {
+    fn find_up_to(
+        &self,
+        shared: &Shared,
+        many: (&Many, &Filters),
+        until: Position,
+        is_last: bool,
+    ) -> Found {
         let found = self.visit(shared, many, until, is_last);
         if found.until == until {
             return found;
@@ -231,7 +240,13 @@ impl Replay {
         self.visit(shared, many, found.until, false)
     }
 
-    fn visit(&self, shared: &Shared, many: &Many, until: Position, is_last: bool) -> Found {
+    fn visit(
+        &self,
+        shared: &Shared,
+        (many, filters): (&Many, &Filters),
+        until: Position,
+        is_last: bool,
+    ) -> Found {
         let mut found = Found::new(until);
         for topic in many.topics(shared) {
             let live = topic.look();
@@ -250,7 +265,8 @@ impl Replay {
         }
         found.leave_out();
         // Looked at last: a topic that loses its seat meanwhile is seen in one place or the other.
-        if let Some(forgotten) = shared.history.forgotten()
+        let is_asked = |topic: &Topic, _: &GivenUp| filters.matches(topic);
+        if let Some(forgotten) = shared.history.forgotten(is_asked)
             && self.is_gone_here(forgotten, until, is_last)
         {
             found.gone += Gap::UNKNOWN;

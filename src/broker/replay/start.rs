@@ -4,9 +4,15 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::SystemTime};
 
 use super::{Asked, Many, Replay, Topics, as_wanted};
 use crate::{
-    broker::{Shared, log::Log, subscriber::Subscriber, topics::TopicState},
+    broker::{
+        Shared,
+        log::{GivenUp, Log},
+        subscriber::Subscriber,
+        topics::TopicState,
+    },
     cursor::{Cursor, Gap, Position, StartAt},
     message::{Epoch, Sequence, Tag},
+    topic::Topic,
 };
 
 /// How a subscription begins.
@@ -48,13 +54,18 @@ impl Beginning {
         shared: &Shared,
         start: StartAt,
         tags: &[Tag],
+        topic: &Topic,
         state: &Arc<TopicState>,
         log: Option<&Log>,
     ) -> Self {
         let Some(log) = log else {
             return Self::without_history(start);
         };
-        let (next, gone) = begin_in(shared, start, tags, state.epoch, log);
+        // Lives that the topic had before this one.
+        let forgotten = shared
+            .history
+            .forgotten(|it, gone| it == topic && gone.newest <= log.born());
+        let (next, gone) = begin_in(shared, start, tags, state.epoch, (log, forgotten));
         let is_anything = next <= log.pushed() || !gone.is_none();
         let topics = Topics::One {
             state: Arc::clone(state),
@@ -137,7 +148,13 @@ fn is_ours(shared: &Shared, cursor: Cursor) -> bool {
 }
 
 /// From which sequence of a topic on, and what is gone before that and is not counted by it.
-fn begin_in(shared: &Shared, start: StartAt, tags: &[Tag], epoch: Epoch, log: &Log) -> (u64, Gap) {
+fn begin_in(
+    shared: &Shared,
+    start: StartAt,
+    tags: &[Tag],
+    epoch: Epoch,
+    (log, forgotten): (&Log, Option<GivenUp>),
+) -> (u64, Gap) {
     let (first, pushed) = (log.first_sequence(), log.pushed());
     match start {
         StartAt::Now => (pushed + 1, Gap::NONE),
@@ -165,10 +182,7 @@ fn begin_in(shared: &Shared, start: StartAt, tags: &[Tag], epoch: Epoch, log: &L
                 };
             }
             if position < log.born() {
-                let is_any = shared
-                    .history
-                    .forgotten()
-                    .is_some_and(|gone| gone.newest > position);
+                let is_any = forgotten.is_some_and(|gone| gone.newest > position);
                 return (1, if is_any { Gap::UNKNOWN } else { Gap::NONE });
             }
             match log.given_up() {
@@ -176,11 +190,11 @@ fn begin_in(shared: &Shared, start: StartAt, tags: &[Tag], epoch: Epoch, log: &L
                 _ => (log.first_after(position), Gap::NONE),
             }
         }
-        StartAt::Since(at) => (log.first_since(at), gone_since(shared, at, log)),
+        StartAt::Since(at) => (log.first_since(at), gone_since(at, log, forgotten)),
     }
 }
 
-fn gone_since(shared: &Shared, at: SystemTime, log: &Log) -> Gap {
+fn gone_since(at: SystemTime, log: &Log, forgotten: Option<GivenUp>) -> Gap {
     let mut gone = match log.given_up() {
         Some(given_up) if given_up.earliest >= at => Gap::exactly(log.first_sequence() - 1),
         Some(given_up) if given_up.latest >= at => Gap::at_least(1),
@@ -191,10 +205,7 @@ fn gone_since(shared: &Shared, at: SystemTime, log: &Log) -> Gap {
     let earliest = earliest_given_up.or(earliest_kept);
     // An earlier life of the topic may have ended since.
     if earliest.is_none_or(|earliest| earliest >= at)
-        && shared
-            .history
-            .forgotten()
-            .is_some_and(|gone| gone.latest >= at)
+        && forgotten.is_some_and(|gone| gone.latest >= at)
     {
         gone += Gap::UNKNOWN;
     }
@@ -241,7 +252,8 @@ fn last_of(
     let before = newest
         .peek()
         .map_or(head, |Reverse(oldest)| Position(oldest.0 - 1));
-    let forgotten = shared.history.forgotten();
+    let is_asked = |topic: &Topic, _: &GivenUp| subscriber.filters.matches(topic);
+    let forgotten = shared.history.forgotten(is_asked);
     let lacking = count - newest.len() as u64;
     if lacking > 0 {
         let gone = given_up.iter().map(|(_, messages)| messages).sum::<u64>();

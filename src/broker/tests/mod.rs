@@ -160,7 +160,7 @@ fn poll_take(subscription: &mut Subscription, limit: BatchLimit, waker: &Waker) 
     let mut cx = Context::from_waker(waker);
     let taken = subscription.poll_take_encoded(&mut cx, limit, |taken| match taken {
         Taken::Missed(count) => missed = count,
-        Taken::Gap(gap) => panic!("nothing is kept: {gap}"),
+        Taken::Gap(gap, _) => panic!("nothing is kept: {gap}"),
         Taken::Delivery(delivery) => batch.push(delivery),
         Taken::Frames(mut frames) => {
             while frames.has_remaining() {

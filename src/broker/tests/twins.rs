@@ -88,7 +88,7 @@ fn read(subscription: &mut Subscription, read: &Read) -> Got {
         let mut cx = Context::from_waker(Waker::noop());
         let taken = subscription.poll_take_encoded(&mut cx, limit, |taken| match taken {
             Taken::Missed(count) => missed += count,
-            Taken::Gap(gap) => panic!("nothing is kept: {gap}"),
+            Taken::Gap(gap, _) => panic!("nothing is kept: {gap}"),
             Taken::Delivery(delivery) => all.push(place(&delivery)),
             Taken::Frames(mut frames) => {
                 while frames.has_remaining() {

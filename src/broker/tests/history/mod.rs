@@ -61,7 +61,7 @@ pub(super) fn poll_past(
     let mut cx = Context::from_waker(waker);
     let taken = subscription.poll_take_encoded(&mut cx, limit, |taken| match taken {
         Taken::Missed(count) => lost.missed += count,
-        Taken::Gap(gap) => {
+        Taken::Gap(gap, _) => {
             let comes_first = batch.iter().all(|d: &Arc<Delivery>| d.position.is_none());
             assert!(comes_first && lost.gap.is_none() && !gap.is_none());
             lost.gap = gap;

@@ -19,6 +19,34 @@ fn check(broker: &Broker, filter: &str, start: StartAt, expected: Got) {
             assert_eq!(read_all_by(&mut subscription, limit), expected, "{limit:?}");
         }
     }
+    if !expected.lost.gap.is_none() {
+        check_told_once(broker, filter, start, &expected);
+    }
+}
+
+/// Whoever was told the gap and breaks off goes on from there, is not told it again and loses nothing.
+#[track_caller]
+fn check_told_once(broker: &Broker, filter: &str, start: StartAt, expected: &Got) {
+    let mut subscription = subscribe_from(broker, filter, start);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut place = None;
+    let taken = subscription.poll_take_encoded(&mut cx, ALL, |taken| match taken {
+        Taken::Gap(gap, after) => {
+            assert_eq!(gap, expected.lost.gap);
+            assert!(place.is_none());
+            place = after;
+        }
+        Taken::Missed(_) | Taken::Delivery(_) | Taken::Frames(_) => {}
+    });
+    assert!(taken.is_ready());
+    let Some(place) = place else {
+        assert_eq!(subscription.cursor(), None, "what is kept has places");
+        return;
+    };
+    let again = StartAt::After(place);
+    let mut subscription = subscribe_from(broker, filter, again);
+    let expected: Vec<_> = expected.payloads.iter().map(String::as_str).collect();
+    assert_eq!(read_all(&mut subscription), Got::of(&expected), "{again:?}");
 }
 
 #[test]
@@ -311,6 +339,30 @@ fn a_filter_is_told_when_a_topic_was_forgotten_altogether() {
     );
     check(&broker, "*", StartAt::After(only), Got::of(&["1"]));
     check(&broker, "*", StartAt::All, Got::of(&["1"]));
+}
+
+#[test]
+fn what_another_topic_gave_up_is_not_told_to_who_did_not_ask_for_it() {
+    let broker = broker_keeping(9);
+    let before = publish(&broker, "a.t", "0").cursor().unwrap();
+    publish(&broker, "b.t", "gone");
+    broker.expire(at(100_000));
+    publish_all(&broker, "a.t", 1..=2);
+    let since = StartAt::Since(SystemTime::UNIX_EPOCH);
+    for filter in ["new", "a.new", "c.*"] {
+        check(&broker, filter, since, Got::of(&[]));
+        check(&broker, filter, StartAt::After(before), Got::of(&[]));
+    }
+    // Those are told who asked for it: exactly, as long as the topic's state lives, if they ask for just it.
+    let one = Got::of(&[]).after_gap(Gap::exactly(1));
+    check(&broker, "b.t", since, one);
+    check(&broker, "b.*", since, Got::of(&[]).after_gap(Gap::UNKNOWN));
+    let one = Got::of(&["1", "2"]).after_gap(Gap::exactly(1));
+    check(&broker, "a.t", since, one);
+    check(&broker, "a.t", StartAt::After(before), Got::of(&["1", "2"]));
+    broker.age_topics();
+    broker.age_topics();
+    check(&broker, "b.t", since, Got::of(&[]).after_gap(Gap::UNKNOWN));
 }
 
 #[test]
