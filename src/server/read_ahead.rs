@@ -64,6 +64,8 @@ impl<S: AsyncRead + Unpin> Ahead<S> {
                 *end = Some(read);
             }
             ahead.extend_from_slice(bytes);
+            // Hyper may have waited for just this, and asked before it was there.
+            cx.waker().wake_by_ref();
         }
         Poll::Ready(())
     }
