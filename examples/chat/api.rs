@@ -1,27 +1,32 @@
 //! The HTTP side: requests come in, and tokens go out as they come. `GET /` is a page to chat on.
 //!
-//! Promises: a request that was accepted ends in its response's end mark; and a stream is read with the
-//! secret that its creator got, or not at all.
+//! Promises: a request that was accepted ends in its response's end mark; and this API shows a stream to who
+//! has the secret that its creator got, or not at all. The broker is not to be reached by anybody else.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Path, RawQuery, State, rejection::BytesRejection},
+    extract::{
+        Path, RawQuery, State,
+        rejection::{BytesRejection, PathRejection},
+    },
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use fanfare::{client::Client, cursor::StartAt};
+use fanfare::{client::Subscribe, cursor::StartAt, message::Message};
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    events,
+    connections::Connections,
+    events::{self, Reader},
     interrupt::Stop,
     job::{Job, RequestId},
     metrics::Metrics,
@@ -32,6 +37,8 @@ use crate::{
 /// What the page may load and do: nothing but its own, and an empty icon.
 const PAGE_MAY: &str = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                         frame-ancestors 'none'";
+/// What a broker takes as a payload, unless it is told otherwise.
+const JOB_BYTES_MAX: usize = 1024 * 1024;
 /// What EventSource sends when it comes back.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -46,7 +53,7 @@ pub(crate) struct ApiArgs {
     /// What the secrets of streams are made with; without it, a random key for as long as this runs
     #[arg(long, env = "CHAT_KEY", hide_env_values = true, value_name = "TEXT")]
     pub(crate) key: Option<String>,
-    /// How long a request waits for a dispatcher before it is published again; the third time it fails
+    /// How long a request waits for a dispatcher before it is published again; the fifth time it fails
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) claim_timeout: Duration,
     /// How often a stream without tokens shows that it is alive: below the 30 seconds and more after which
@@ -57,7 +64,7 @@ pub(crate) struct ApiArgs {
 
 #[derive(Debug)]
 struct Api {
-    client: Client,
+    connections: Arc<Connections>,
     key: SecretKey,
     metrics: Arc<Metrics>,
     watch: Arc<Watch>,
@@ -65,11 +72,15 @@ struct Api {
 }
 
 pub(crate) async fn run(args: ApiArgs, stop: Stop) -> anyhow::Result<()> {
-    let client = Client::connect(&args.broker).await?;
+    let connections = Arc::new(Connections::open(&args.broker).await?);
     let metrics = Arc::<Metrics>::default();
-    let watch = Watch::new(client.clone(), Arc::clone(&metrics), args.claim_timeout);
+    let watch = Watch::new(
+        Arc::clone(&connections),
+        Arc::clone(&metrics),
+        args.claim_timeout,
+    );
     let api = Arc::new(Api {
-        client,
+        connections,
         key: SecretKey::new(args.key.as_deref())?,
         metrics,
         watch: Arc::new(watch),
@@ -109,7 +120,10 @@ struct Chat {
 
 impl Chat {
     fn read(body: &[u8]) -> Result<Self, String> {
-        let chat: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        // By way of a map, since serde would take a list for one as well.
+        let chat = serde_json::from_slice::<Map<String, Value>>(body);
+        let chat = chat.and_then(|chat| serde_json::from_value::<Self>(Value::Object(chat)));
+        let chat = chat.map_err(|error| error.to_string())?;
         if chat.prompt.is_empty() {
             return Err("prompt is empty".to_owned());
         }
@@ -118,36 +132,48 @@ impl Chat {
         }
         Ok(chat)
     }
+
+    fn job(self) -> anyhow::Result<Job> {
+        Ok(Job {
+            request_id: RequestId::random()?,
+            prompt: self.prompt,
+            max_tokens: self.max_tokens.unwrap_or_default(),
+        })
+    }
 }
 
 async fn chat(State(api): State<Arc<Api>>, body: Result<Bytes, BytesRejection>) -> Response {
     let body = body.map_err(|error| error.body_text());
+    let refused = |error: String| answer(StatusCode::BAD_REQUEST, &json!({ "error": error }));
     let chat = match body.and_then(|body| Chat::read(&body)) {
         Ok(chat) => chat,
-        Err(error) => return answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+        Err(error) => return refused(error),
     };
-    match api.enqueue(chat).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            eprintln!("api: enqueue failed: {error:#}");
-            let error = json!({ "error": "enqueue failed" });
-            answer(StatusCode::INTERNAL_SERVER_ERROR, &error)
+    let enqueued = match chat.job().and_then(|job| Ok((job.message()?, job))) {
+        Ok((message, _)) if message.payload.len() > JOB_BYTES_MAX => {
+            let bytes = message.payload.len();
+            return refused(format!(
+                "a request of {bytes} bytes exceeds the limit of {JOB_BYTES_MAX}"
+            ));
         }
-    }
+        Ok((message, job)) => api.enqueue(message, job).await,
+        Err(error) => Err(error),
+    };
+    enqueued.unwrap_or_else(|error| {
+        eprintln!("api: enqueue failed: {error:#}");
+        let error = json!({ "error": "enqueue failed" });
+        answer(StatusCode::INTERNAL_SERVER_ERROR, &error)
+    })
 }
 
 impl Api {
-    async fn enqueue(&self, chat: Chat) -> anyhow::Result<Response> {
-        let job = Job {
-            request_id: RequestId::random()?,
-            prompt: chat.prompt,
-            max_tokens: chat.max_tokens.unwrap_or_default(),
-        };
+    async fn enqueue(&self, message: Message, job: Job) -> anyhow::Result<Response> {
         let id = job.request_id.clone();
-        let receipt = self.client.publish(job.message()?).await?;
+        let receipt = self.connections.publish(message).await?;
         anyhow::ensure!(receipt.matched > 0, "there is no dispatcher");
         anyhow::ensure!(receipt.dropped == 0, "no dispatcher has room");
-        anyhow::ensure!(self.watch.over(&id, Some(job)), "too much is in progress");
+        let unknown = self.watch.over(&id, Some(job));
+        unknown.context("too much is in progress")?;
         let mut response = answer(StatusCode::ACCEPTED, &json!({ "request_id": id }));
         let secret = self.key.secret(&id);
         let headers = response.headers_mut();
@@ -156,15 +182,25 @@ impl Api {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
     }
+
+    async fn open(&self, id: &RequestId, start: StartAt) -> anyhow::Result<Response> {
+        let subscribe = Subscribe::new(id.response()).start_at(start);
+        let messages = self.connections.subscribe(subscribe).await?;
+        let unknown = self.watch.over(id, None);
+        let unknown = unknown.context("too much is in progress")?;
+        let reader = Reader::new(messages, start, unknown);
+        Ok(reader.events(self.heartbeat).into_response())
+    }
 }
 
 async fn stream(
     State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let id = id.parse().ok().filter(|id: &RequestId| {
+    let id = id.ok().and_then(|Path(id)| id.parse().ok());
+    let id = id.filter(|id: &RequestId| {
         let query = query.as_deref().unwrap_or_default();
         api.key.is_shown(id, &headers, query)
     });
@@ -172,6 +208,8 @@ async fn stream(
         return answer(StatusCode::NOT_FOUND, &json!({ "error": "no such stream" }));
     };
     let last = headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes);
+    // An empty one is how some clients say that they have none.
+    let last = last.filter(|last| !last.is_empty());
     let start = match last.map(events::after) {
         None => StartAt::All,
         Some(events::After::Cursor(cursor)) => StartAt::After(cursor),
@@ -182,12 +220,8 @@ async fn stream(
             return answer(StatusCode::BAD_REQUEST, &error);
         }
     };
-    let opened = events::open(&api.client, &id, start, api.heartbeat).await;
-    match opened.and_then(|events| {
-        anyhow::ensure!(api.watch.over(&id, None), "too much is in progress");
-        Ok(events)
-    }) {
-        Ok(events) => events.into_response(),
+    match api.open(&id, start).await {
+        Ok(events) => events,
         Err(error) => {
             eprintln!("api: {id}: {error:#}");
             let error = json!({ "error": "no broker that can stream" });

@@ -125,12 +125,9 @@ pub(crate) async fn broker(listen: &str) -> anyhow::Result<(Child, String)> {
 }
 
 /// Responses are kept for long enough to reload a page, requests are not: a group takes them as they come.
-/// The API reads all responses over one connection.
-const BROKER_ARGS: [&str; 6] = [
+const BROKER_ARGS: [&str; 4] = [
     "--history",
     "inference-requests=off",
     "--history",
     "*=messages:10000,bytes:4MiB,age:10m",
-    "--subscriptions-per-connection-max",
-    "20000",
 ];

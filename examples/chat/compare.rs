@@ -3,11 +3,11 @@
 //! The mock model answers any number of calls side by side as fast as one, so what is measured is the
 //! dispatcher, and how well it keeps the model busy; a real model gains less from each further call.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fanfare::{
-    client::{Client, Event, Subscribe},
+    client::{Event, Subscribe},
     cursor::StartAt,
 };
 use tokio::{
@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     batch::BatchArgs,
     child,
+    connections::Connections,
     dispatcher::{DispatcherArgs, Member},
     interrupt::Stop,
     job::{Job, RequestId},
@@ -81,7 +82,7 @@ async fn round(args: &CompareArgs, dispatcher: &DispatcherArgs) -> anyhow::Resul
         let (batch, stop) = (dispatcher.batch.clone(), stop.clone());
         dispatchers.spawn(async move { member.work(&batch, stop).await });
     }
-    let client = Client::connect(&dispatcher.broker).await?;
+    let connections = Arc::new(Connections::open(&dispatcher.broker).await?);
     let started = Instant::now();
     let mut responses = JoinSet::new();
     for _ in 0..args.requests {
@@ -90,8 +91,8 @@ async fn round(args: &CompareArgs, dispatcher: &DispatcherArgs) -> anyhow::Resul
             prompt: PROMPT.to_owned(),
             max_tokens: 0,
         };
-        client.publish(job.message()?).await?;
-        responses.spawn(read(client.clone(), job.request_id));
+        connections.publish(job.message()?).await?;
+        responses.spawn(read(Arc::clone(&connections), job.request_id));
     }
     while let Some(response) = responses.join_next().await {
         response??;
@@ -104,9 +105,9 @@ async fn round(args: &CompareArgs, dispatcher: &DispatcherArgs) -> anyhow::Resul
     Ok(took)
 }
 
-async fn read(client: Client, id: RequestId) -> anyhow::Result<()> {
+async fn read(connections: Arc<Connections>, id: RequestId) -> anyhow::Result<()> {
     let subscribe = Subscribe::new(id.response()).start_at(StartAt::All);
-    let mut response = client.subscribe(subscribe).await?;
+    let mut response = connections.subscribe(subscribe).await?;
     while let Some(event) = response.next().await {
         if let Event::Message(message) = event? {
             let text = String::from_utf8_lossy(&message.payload);

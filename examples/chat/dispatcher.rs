@@ -7,10 +7,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fanfare::{
     client::{Client, Event, PublishError, Subscribe, Subscription},
-    message::Sequence,
+    message::{Epoch, Sequence},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
+use tonic::Code;
 
 use crate::{
     batch::{self, BatchArgs},
@@ -174,8 +175,8 @@ impl Dispatcher {
         if !self.in_progress.lock().insert(id.clone()) {
             return;
         }
-        if self.claim(&id).await
-            && let Err(failure) = self.generate(job).await
+        if let Some(claimed_in) = self.claim(&id).await
+            && let Err(failure) = self.generate(job, claimed_in).await
         {
             eprintln!("dispatcher: {id}: {failure:#}");
             self.fail(&id, &failure.to_string()).await;
@@ -183,25 +184,25 @@ impl Dispatcher {
         self.in_progress.lock().remove(&id);
     }
 
-    /// Whether the request is this dispatcher's.
-    async fn claim(&self, id: &RequestId) -> bool {
+    /// If the request is this dispatcher's, the life of the response in which it is.
+    async fn claim(&self, id: &RequestId) -> Option<Epoch> {
         match self.client.publish(Chunk::claim(id, &self.name)).await {
             Ok(receipt) if receipt.cursor.is_none() => {
                 self.fail(id, "the broker keeps no history of responses")
                     .await;
-                false
+                None
             }
-            Ok(receipt) => receipt.sequence == Sequence(1),
-            Err(PublishError::TopicEnded { .. }) => false,
+            Ok(receipt) => (receipt.sequence == Sequence(1)).then_some(receipt.epoch),
+            Err(PublishError::TopicEnded { .. }) => None,
             Err(error) => {
                 eprintln!("dispatcher: cannot claim {id}: {error}");
-                false
+                None
             }
         }
     }
 
     /// The errors are for the reader; their sources are for the log.
-    async fn generate(&self, job: Job) -> anyhow::Result<()> {
+    async fn generate(&self, job: Job, claimed_in: Epoch) -> anyhow::Result<()> {
         let id = job.request_id;
         let request = GenerateRequest {
             request_id: id.to_string(),
@@ -212,15 +213,25 @@ impl Dispatcher {
         let until = Instant::now() + self.model_timeout;
         let call = self.model.generate(request, self.model_timeout);
         let call = timeout_at(until, call).await.context(late)?;
-        let mut tokens = call.context("the model cannot be reached")?;
+        let mut tokens = call.map_err(|status| {
+            let what = match status.code() {
+                Code::Unavailable => "the model cannot be reached",
+                // It keeps the time as well, and both are as fast.
+                Code::Cancelled | Code::DeadlineExceeded => late,
+                _ => "the model refused",
+            };
+            anyhow::Error::new(status).context(what)
+        })?;
         loop {
             let next = timeout_at(until, tokens.message()).await.context(late)?;
             let next = next.context("the model broke off")?;
             let next = next.context("the model stopped before it was done")?;
-            let token = Chunk::token(&id, next.token, next.done);
+            let token = Chunk::token(&id, &self.name, next.token, next.done);
             match self.client.publish(token).await {
                 Ok(_) if next.done => return Ok(()),
-                Ok(_) => {}
+                Ok(receipt) if receipt.epoch == claimed_in => {}
+                // What was claimed is forgotten with the claim, and others may have claimed it anew.
+                Ok(_) => bail!("the broker has forgotten the beginning of the answer"),
                 // Others took this dispatcher for dead, and have told the reader.
                 Err(PublishError::TopicEnded { .. }) => return Ok(()),
                 // The token may be published or not: whoever went on could say it twice.

@@ -4,14 +4,18 @@ use std::{fmt, str::FromStr};
 
 use anyhow::ensure;
 use fanfare::{
-    message::{Attributes, GroupName, Message},
+    client::Received,
+    message::{Attributes, GroupName, Message, Sequence},
     topic::Topic,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-/// Carried by the first message of a response: the dispatcher that has taken the request.
+/// Carried by the first message of a response: the dispatcher that has taken the request. Claims that
+/// come later are those of others, who got the request as well.
 const CLAIMED_BY: &str = "dispatcher";
+/// Carried by every token, since a long response may outlive its claim.
+const GENERATED_BY: &str = "generated-by";
 
 /// Where requests wait for a dispatcher.
 pub(crate) fn requests() -> Topic {
@@ -104,10 +108,16 @@ impl DispatcherName {
         Ok(format!("dispatcher.{}", self.0).parse()?)
     }
 
-    /// The dispatcher that a response's first message names.
-    pub(crate) fn of_claim(attributes: &Attributes) -> Option<Self> {
-        let mut attributes = attributes.iter();
-        let (_, name) = attributes.find(|(name, _)| *name == CLAIMED_BY)?;
+    fn under(&self, attribute: &str) -> Attributes {
+        let attribute = attribute.parse().expect("this is an attribute's name");
+        [(attribute, self.0.clone())].into_iter().collect()
+    }
+
+    /// The dispatcher that is at work on a response, if one of its messages tells.
+    pub(crate) fn at_work(message: &Received) -> Option<Self> {
+        let claim = named(&message.attributes, CLAIMED_BY);
+        let claim = claim.filter(|_| message.sequence == Sequence(1));
+        let name = claim.or_else(|| named(&message.attributes, GENERATED_BY))?;
         Some(Self(name.to_owned()))
     }
 }
@@ -116,6 +126,21 @@ impl fmt::Display for DispatcherName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a message claims a request, be it in time or too late.
+pub(crate) fn is_claim(message: &Received) -> bool {
+    named(&message.attributes, CLAIMED_BY).is_some()
+}
+
+/// Whether a message is what a dispatcher got from the model.
+pub(crate) fn is_token(message: &Received) -> bool {
+    named(&message.attributes, GENERATED_BY).is_some()
+}
+
+fn named<'a>(attributes: &'a Attributes, wanted: &str) -> Option<&'a str> {
+    let mut attributes = attributes.iter();
+    attributes.find_map(|(name, value)| (name == wanted).then_some(value))
 }
 
 /// What is asked of a dispatcher, on [`requests`].
@@ -147,9 +172,10 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// The last one bears the topic's end mark.
-    pub(crate) fn token(id: &RequestId, token: String, done: bool) -> Message {
+    pub(crate) fn token(id: &RequestId, by: &DispatcherName, token: String, done: bool) -> Message {
         let error = None;
         let mut message = Message::new(id.response(), json(&Self { token, done, error }));
+        message.attributes = by.under(GENERATED_BY);
         message.end = done;
         message
     }
@@ -157,8 +183,7 @@ impl Chunk {
     /// The first message of a response, as an empty token for whoever does not know of claims.
     pub(crate) fn claim(id: &RequestId, by: &DispatcherName) -> Message {
         let mut message = Message::new(id.response(), json(&Self::default()));
-        let name = CLAIMED_BY.parse().expect("this is an attribute's name");
-        message.attributes = [(name, by.0.clone())].into_iter().collect();
+        message.attributes = by.under(CLAIMED_BY);
         message
     }
 

@@ -13,6 +13,7 @@ mod api;
 mod batch;
 mod child;
 mod compare;
+mod connections;
 mod dispatcher;
 mod events;
 mod interrupt;

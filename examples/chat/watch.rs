@@ -1,21 +1,25 @@
 //! Sees to it that every response ends: what nobody has taken is published again, and what a dead
 //! dispatcher had taken is ended with an error, so that its readers are told.
 //!
-//! One task for each response that was asked for or is being read here; it ends with the response. It
-//! remembers nothing that is not on the broker, so that any API can watch over any response.
+//! One task for each response that was asked for or is being read here; it ends with the response.
+//! Invariant: a response is ended for all readers only on evidence. Who has accepted the request knows that
+//! nobody takes it; anybody who sees which dispatcher is at work can find that it is gone. An API that
+//! knows neither tells its own readers, and leaves the response to those who may know more.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fanfare::{
-    client::{Client, Event, Received, Subscribe},
+    client::{Event, Received, Subscribe},
     cursor::{Cursor, StartAt},
     message::Message,
 };
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    connections::Connections,
     job::{Chunk, DispatcherName, Job, RequestId},
     metrics::Metrics,
 };
@@ -26,21 +30,28 @@ const WATCHED_MAX: usize = 10_000;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A dispatcher that is missing as often in a row is dead: more than the blink of a reconnect.
 const ABSENCES_MAX: u32 = 2;
-/// How often a request is published, before it is given up.
-const ATTEMPTS_MAX: u32 = 3;
+/// How often a request is published, before it is given up. At the default claim timeout the last time is
+/// 40 seconds after the first: a dispatcher that went without a word is found by the broker's keepalive
+/// within 30 seconds, and is sent no more requests from then on.
+const ATTEMPTS_MAX: u32 = 5;
 
 #[derive(Debug)]
 pub(crate) struct Watch {
-    client: Client,
+    connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     claim_timeout: Duration,
-    watched: Mutex<HashSet<RequestId>>,
+    /// Each with what is cancelled when it turns out that nothing is known of the request.
+    watched: Mutex<HashMap<RequestId, CancellationToken>>,
 }
 
 impl Watch {
-    pub(crate) fn new(client: Client, metrics: Arc<Metrics>, claim_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        connections: Arc<Connections>,
+        metrics: Arc<Metrics>,
+        claim_timeout: Duration,
+    ) -> Self {
         Self {
-            client,
+            connections,
             metrics,
             claim_timeout,
             watched: Mutex::default(),
@@ -48,19 +59,30 @@ impl Watch {
     }
 
     /// Watches over a response until it ends, if nobody does here; with its request, if that was
-    /// accepted here. False if there are too many.
-    pub(crate) fn over(self: &Arc<Self>, id: &RequestId, job: Option<Job>) -> bool {
+    /// accepted here. None if there are too many; or else what is cancelled if nothing is known of the
+    /// request, and it is watched over no longer.
+    pub(crate) fn over(
+        self: &Arc<Self>,
+        id: &RequestId,
+        job: Option<Job>,
+    ) -> Option<CancellationToken> {
         let mut watched = self.watched.lock();
-        if watched.contains(id) {
-            return true;
+        if let Some(unknown) = watched.get(id) {
+            return Some(unknown.clone());
         }
         if watched.len() >= WATCHED_MAX {
-            return false;
+            return None;
         }
-        watched.insert(id.clone());
+        let unknown = CancellationToken::new();
+        watched.insert(id.clone(), unknown.clone());
         let response = Response::new(Arc::clone(self), id.clone(), job);
         tokio::spawn(response.watch());
-        true
+        Some(unknown)
+    }
+
+    /// Whoever has accepted a request and is alive has seen it claimed by then, or has ended it.
+    fn unknown_timeout(&self) -> Duration {
+        self.claim_timeout * (ATTEMPTS_MAX + 1)
     }
 }
 
@@ -77,6 +99,10 @@ struct Response {
     absences: u32,
     has_token: bool,
     cursor: Option<Cursor>,
+    /// Since when it has been read without a break.
+    followed_at: Instant,
+    /// Whether nothing has come in that time, and it was not accepted here.
+    is_unknown: bool,
 }
 
 impl Response {
@@ -95,6 +121,8 @@ impl Response {
             absences: 0,
             has_token: false,
             cursor: None,
+            followed_at: Instant::now(),
+            is_unknown: false,
         }
     }
 
@@ -106,11 +134,12 @@ impl Response {
         }
     }
 
-    /// Reads along until the response ends.
+    /// Reads along until the response ends, or is found to be unknown.
     async fn follow(&mut self) -> anyhow::Result<()> {
         let start = self.cursor.map_or(StartAt::All, StartAt::After);
         let subscribe = Subscribe::new(self.id.response()).start_at(start);
-        let mut messages = self.watch.client.subscribe(subscribe).await?;
+        let mut messages = self.watch.connections.subscribe(subscribe).await?;
+        self.followed_at = Instant::now();
         let mut ticks = tokio::time::interval(INTERVAL.min(self.watch.claim_timeout));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -127,21 +156,22 @@ impl Response {
                 },
                 _ = ticks.tick() => self.look_after().await?,
             }
+            if self.is_unknown {
+                return Ok(());
+            }
         }
     }
 
     fn read(&mut self, message: &Received) {
         self.cursor = message.cursor;
         let metrics = &self.watch.metrics;
-        // The first claim counts: any other is that of a dispatcher who got the request as well.
         if self.claimed.is_none()
-            && let Some(dispatcher) = DispatcherName::of_claim(&message.attributes)
+            && let Some(dispatcher) = DispatcherName::at_work(message)
         {
             self.claimed = Some((dispatcher, Instant::now()));
             if self.job.is_some() {
                 metrics.queued.dec();
             }
-            return;
         }
         let Ok(chunk) = serde_json::from_slice::<Chunk>(&message.payload) else {
             return;
@@ -170,22 +200,24 @@ impl Response {
     async fn look_after(&mut self) -> anyhow::Result<()> {
         if let Some((dispatcher, _)) = &self.claimed {
             let question = Message::new(dispatcher.topic()?, self.id.to_string());
-            let receipt = self.watch.client.publish(question).await?;
+            let receipt = self.watch.connections.publish(question).await?;
             let is_present = receipt.matched > 0;
             self.absences = if is_present { 0 } else { self.absences + 1 };
             if self.absences >= ABSENCES_MAX {
                 self.end("the dispatcher is gone").await;
             }
-        } else if self.published_at.elapsed() >= self.watch.claim_timeout {
-            self.published_at = Instant::now();
-            match &self.job {
-                Some(job) if self.attempts < ATTEMPTS_MAX => {
+        } else if let Some(job) = &self.job {
+            if self.published_at.elapsed() >= self.watch.claim_timeout {
+                self.published_at = Instant::now();
+                if self.attempts < ATTEMPTS_MAX {
                     self.attempts += 1;
-                    self.watch.client.publish(job.message()?).await?;
+                    self.watch.connections.publish(job.message()?).await?;
+                } else {
+                    self.end("no dispatcher has taken the request").await;
                 }
-                Some(_) => self.end("no dispatcher has taken the request").await,
-                None => self.end("nothing is known of the request").await,
             }
+        } else {
+            self.is_unknown = self.followed_at.elapsed() >= self.watch.unknown_timeout();
         }
         Ok(())
     }
@@ -193,7 +225,7 @@ impl Response {
     /// Of the ends that are published, the first is the one; this one is tried again if it was lost.
     async fn end(&self, error: &str) {
         let failure = Chunk::failure(&self.id, error);
-        drop(self.watch.client.publish(failure).await);
+        drop(self.watch.connections.publish(failure).await);
     }
 }
 
@@ -202,6 +234,12 @@ impl Drop for Response {
         if self.job.is_some() && self.claimed.is_none() {
             self.watch.metrics.queued.dec();
         }
-        self.watch.watched.lock().remove(&self.id);
+        // Under the lock, so that a reader either is told or finds nobody watching.
+        let mut watched = self.watch.watched.lock();
+        if let Some(unknown) = watched.remove(&self.id)
+            && self.is_unknown
+        {
+            unknown.cancel();
+        }
     }
 }

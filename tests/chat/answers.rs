@@ -31,6 +31,7 @@ fn a_prompt_is_accepted_with_a_request_id() {
 fn what_is_no_prompt_is_answered_with_400() {
     let chat = Chat::start();
     let long = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(3 * 1024 * 1024));
+    let escaped = format!(r#"{{"prompt":"{}"}}"#, r"\u0001".repeat(200_000));
     for body in [
         "",
         "hello",
@@ -41,7 +42,10 @@ fn what_is_no_prompt_is_answered_with_400() {
         r#"{"prompt":"x","max_tokens":1.5}"#,
         r#"{"prompt":"x","max_tokens":-1}"#,
         r#"{"prompt":"x","max_tokens":3000000000}"#,
+        r#"["x",3]"#,
         &long,
+        // Within the limits of HTTP, and not within those of the broker.
+        &escaped,
     ] {
         let answer = chat.http.post("/v1/chat", body);
         assert_eq!(answer.status, 400, "{:.40}", body);
@@ -75,6 +79,8 @@ fn a_stream_is_read_with_its_secret_or_not_at_all() {
         (&in_query, vec![]),
         // One that is right is enough.
         (&in_query, vec![other.shown()]),
+        // Nor is the id of an event that has none anything.
+        (&asked.path, vec![asked.shown(), ("last-event-id", "")]),
     ] {
         let events = chat.http.events(path, &headers);
         let header = |name| events.answer.header(name);
@@ -97,6 +103,7 @@ fn a_stream_is_read_with_its_secret_or_not_at_all() {
         (&wrong, vec![]),
         (&unknown, vec![]),
         (&"/stream/x".to_owned(), vec![asked.shown()]),
+        (&"/stream/%ff".to_owned(), vec![asked.shown()]),
         (
             &asked.path.to_uppercase().replace("STREAM", "stream"),
             vec![asked.shown()],

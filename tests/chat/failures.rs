@@ -110,6 +110,26 @@ fn what_a_dead_dispatcher_had_not_begun_is_done_by_another() {
 }
 
 #[test]
+fn what_is_sent_to_a_dispatcher_that_hangs_is_done_by_another_when_the_broker_notices() {
+    let chat = Chat::start_with(Settings {
+        word_delay: "1ms",
+        // All times are a tenth of the defaults.
+        broker: &["--keepalive-interval", "2s", "--keepalive-timeout", "1s"],
+        claim_timeout: "1s",
+        dispatchers: 4,
+        ..Settings::default()
+    });
+    for dispatcher in &chat.dispatchers[1..] {
+        dispatcher.signal("-STOP");
+    }
+    let asked = [(); 16].map(|()| chat.ask(PROMPT));
+    for asked in asked {
+        let events = chat.http.events(&asked.path, &[asked.shown()]);
+        assert_eq!(data(events), tokens(PROMPT));
+    }
+}
+
+#[test]
 fn what_nobody_begins_ends_with_an_error() {
     let mut chat = Chat::start_with(Settings {
         claim_timeout: "300ms",
@@ -139,7 +159,7 @@ fn a_dispatcher_that_is_asked_to_stop_ends_what_it_has_begun() {
 #[test]
 fn a_broker_that_keeps_nothing_is_no_broker_for_this() {
     let chat = Chat::start_with(Settings {
-        history: false,
+        history: "",
         ..Settings::default()
     });
     let asked = chat.ask(PROMPT);

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    thread,
     time::Duration,
 };
 
@@ -10,7 +11,10 @@ use tokio::time::Instant;
 
 /// Longer than anything here takes; a test that waits in vain fails.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a reader that was refused waits before it tries again.
+const RETRY: Duration = Duration::from_millis(100);
 
+#[derive(Clone)]
 pub(crate) struct Http {
     /// HOST:PORT
     pub(crate) address: String,
@@ -60,6 +64,33 @@ impl Http {
             lines,
             deadline: Instant::now() + PATIENCE,
         }
+    }
+
+    /// Reads a stream to its end as EventSource does, which comes back whenever it is cut off, and as the
+    /// page does, which tries again when it is refused.
+    pub(crate) fn all_events(&self, path: &str, headers: &[(&str, &str)]) -> Vec<Event> {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut events, mut last) = (Vec::<Event>::new(), None::<String>);
+        while last.as_deref() != Some("end") {
+            assert!(Instant::now() < deadline, "no end after {events:?}");
+            let mut headers = headers.to_vec();
+            headers.extend(last.as_deref().map(|id| ("last-event-id", id)));
+            let (answer, lines) = self.send("GET", path, &headers, "");
+            if answer.status != 200 {
+                assert_eq!(answer.status, 503, "{path}");
+                thread::sleep(RETRY);
+                continue;
+            }
+            let some = Events {
+                answer,
+                lines,
+                deadline,
+            };
+            events.extend(some);
+            let mut ids = events.iter().rev().map(|event| &event.id);
+            last = ids.find(|id| !id.is_empty()).cloned();
+        }
+        events
     }
 
     fn send(
@@ -125,6 +156,8 @@ impl Events {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Event {
+    /// Empty for a token.
+    pub(crate) kind: String,
     pub(crate) id: String,
     pub(crate) data: String,
 }
@@ -134,15 +167,15 @@ impl Iterator for Events {
 
     /// The next event that has data.
     fn next(&mut self) -> Option<Event> {
-        let (mut id, mut data) = (String::new(), String::new());
+        let (mut kind, mut id, mut data) = (String::new(), String::new(), String::new());
         loop {
             let line = self.line()?;
             match line.split_once(':') {
                 None if line.is_empty() && data.is_empty() => id.clear(),
-                None if line.is_empty() => return Some(Event { id, data }),
+                None if line.is_empty() => return Some(Event { kind, id, data }),
                 Some(("id", value)) => value.trim_start().clone_into(&mut id),
                 Some(("data", value)) => data += value.trim_start(),
-                Some(("event", kind)) => panic!("there is an event of kind {kind}"),
+                Some(("event", value)) => value.trim_start().clone_into(&mut kind),
                 _ => {}
             }
         }
@@ -162,6 +195,11 @@ pub(crate) fn tokens(prompt: &str) -> Vec<String> {
     words.iter().enumerate().map(token).collect()
 }
 
+/// The data of events that are all tokens.
 pub(crate) fn data(events: impl IntoIterator<Item = Event>) -> Vec<String> {
-    events.into_iter().map(|event| event.data).collect()
+    let data = |Event { kind, data, .. }| {
+        assert_eq!(kind, "", "there is another event: {data}");
+        data
+    };
+    events.into_iter().map(data).collect()
 }

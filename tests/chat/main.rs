@@ -7,12 +7,16 @@
 
 mod answers;
 mod browser;
+#[path = "../../examples/chat/connections.rs"]
+mod connections;
 mod failures;
 mod http;
 #[path = "../interop/program.rs"]
 #[allow(dead_code, reason = "other tests use all of it")]
 mod program;
 mod programs;
+mod restarts;
+mod sharing;
 mod streams;
 mod support;
 #[path = "../interop/tools.rs"]

@@ -9,8 +9,9 @@ use fanfare::{
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::{
+    connections::Connections,
     http::{data, tokens},
-    support::{Chat, Settings},
+    support::{Asked, Chat, Settings},
 };
 
 const PROMPT: &str = "one two three four five";
@@ -36,6 +37,38 @@ fn who_comes_late_gets_every_token() {
     let chat = Chat::start();
     let asked = chat.ask(PROMPT);
     // The first reader sees to it that all is over before the second one comes.
+    for _ in 0..2 {
+        let events = chat.http.events(&asked.path, &[asked.shown()]);
+        assert_eq!(data(events), tokens(PROMPT));
+    }
+}
+
+#[test]
+fn who_comes_too_late_for_the_first_tokens_is_told_how_many_are_gone() {
+    let chat = Chat::start_with(Settings {
+        word_delay: "1ms",
+        history: "*=messages:4",
+        ..Settings::default()
+    });
+    let expected = tokens(PROMPT);
+    let asked = chat.ask(PROMPT);
+    let all = chat.http.events(&asked.path, &[asked.shown()]);
+    assert_eq!(all.last().expect("there is an end").data, expected[5]);
+    let mut late = chat.http.events(&asked.path, &[asked.shown()]);
+    let gap = late.next().unwrap();
+    let two = r#"{"at_least":false,"missing":2}"#;
+    assert_eq!((&*gap.kind, &*gap.data, &*gap.id), ("gap", two, ""));
+    assert_eq!(data(late), expected[2..]);
+}
+
+#[test]
+fn who_misses_nothing_but_the_claim_is_told_of_no_gap() {
+    let chat = Chat::start_with(Settings {
+        word_delay: "1ms",
+        history: "*=messages:6",
+        ..Settings::default()
+    });
+    let asked = chat.ask(PROMPT);
     for _ in 0..2 {
         let events = chat.http.events(&asked.path, &[asked.shown()]);
         assert_eq!(data(events), tokens(PROMPT));
@@ -111,6 +144,21 @@ fn many_requests_at_once_share_the_dispatchers() {
 }
 
 #[test]
+fn one_api_carries_more_than_one_connection_to_the_broker_may() {
+    let chat = Chat::start_with(Settings {
+        word_delay: "1h",
+        ..Settings::default()
+    });
+    let asked: Vec<_> = (0..200).map(|n| chat.ask(&format!("number {n}"))).collect();
+    let open = |asked: &Asked| chat.http.events(&asked.path, &[asked.shown()]);
+    let readers: Vec<_> = asked.iter().map(open).collect();
+    // The dispatcher's two, and for each response the API's own and its reader's.
+    chat.wait_for_subscriptions(402);
+    drop(readers);
+    chat.wait_for_subscriptions(202);
+}
+
+#[test]
 fn a_silent_stream_shows_that_it_is_alive() {
     let chat = Chat::start_with(Settings {
         word_delay: "1h",
@@ -161,11 +209,46 @@ async fn a_request_that_is_published_twice_is_generated_once() {
             let Event::Message(message) = event.unwrap() else {
                 panic!("nothing but messages")
             };
-            if message.attributes.is_empty() {
+            if !message
+                .attributes
+                .iter()
+                .any(|(name, _)| name == "dispatcher")
+            {
                 seen.push(String::from_utf8(message.payload.to_vec()).unwrap());
             }
         }
     };
     timeout(Duration::from_secs(30), reading).await.unwrap();
     assert_eq!(seen, tokens(PROMPT));
+}
+
+#[tokio::test]
+async fn readers_who_do_not_read_hold_up_nobody_else() {
+    let chat = Chat::start();
+    let connections = Connections::open(&chat.broker_url).await.unwrap();
+    let publish = async |topic: &str, payload: String| {
+        let message = Message::new(topic.parse().unwrap(), payload);
+        let published = connections.publish(message);
+        timeout(Duration::from_secs(5), published).await
+    };
+    let open = async |topic: &str| {
+        let topic: Topic = topic.parse().unwrap();
+        let subscribe = Subscribe::new(topic).start_at(StartAt::All);
+        connections.subscribe(subscribe).await.unwrap()
+    };
+    // For each reader more than what is taken ahead of it; for all more than a connection takes.
+    for _ in 0..4 {
+        let published = publish("response:long", "x".repeat(50_000)).await;
+        published.unwrap().unwrap();
+    }
+    let mut readers = Vec::new();
+    for _ in 0..200 {
+        readers.push(open("response:long").await);
+    }
+    let mut other = open("response:short").await;
+    let published = publish("response:short", "y".to_owned()).await;
+    published.expect("it is answered").unwrap();
+    let event = timeout(Duration::from_secs(5), other.next()).await;
+    let event = event.expect("it is read").unwrap().unwrap();
+    assert!(matches!(event, Event::Message(message) if message.payload == "y"));
 }

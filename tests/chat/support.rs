@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    http::{Answer, Http},
+    http::{Answer, Http, data, tokens},
     program::Program,
 };
 
@@ -22,7 +22,10 @@ pub(crate) struct Settings {
     pub(crate) word_delay: &'static str,
     pub(crate) claim_timeout: &'static str,
     pub(crate) heartbeat: &'static str,
-    pub(crate) history: bool,
+    /// What is kept of each response; empty for no history.
+    pub(crate) history: &'static str,
+    /// The broker's other options.
+    pub(crate) broker: &'static [&'static str],
     pub(crate) dispatchers: usize,
 }
 
@@ -32,7 +35,8 @@ impl Default for Settings {
             word_delay: "100ms",
             claim_timeout: "10s",
             heartbeat: "15s",
-            history: true,
+            history: "*=messages:10000,bytes:4MiB,age:10m",
+            broker: &[],
             dispatchers: 1,
         }
     }
@@ -46,7 +50,8 @@ pub(crate) struct Chat {
     pub(crate) http: Http,
     pub(crate) broker_url: String,
     pub(crate) model_url: String,
-    _broker: Program,
+    broker: Option<Program>,
+    settings: Settings,
 }
 
 impl Chat {
@@ -55,21 +60,10 @@ impl Chat {
     }
 
     pub(crate) fn start_with(settings: Settings) -> Self {
-        let mut broker = Program::start("broker", &mut broker(settings.history));
-        let broker_url = broker.until("telling its address", |line| {
-            let (_, address) = line.split_once("serving address=")?;
-            let address = address.split_whitespace().next()?;
-            Some(format!("http://{address}"))
-        });
+        let (broker, broker_url) = broker("127.0.0.1:0", &settings);
         let args = ["model", "--listen", "127.0.0.1:0", "--word-delay"];
         let (model, model_url) = serve(chat().args(args).arg(settings.word_delay));
-        let times = [
-            "--claim-timeout",
-            settings.claim_timeout,
-            "--heartbeat",
-            settings.heartbeat,
-        ];
-        let (api, url) = api("127.0.0.1:0", &broker_url, &times);
+        let (api, url) = api("127.0.0.1:0", &broker_url, &settings);
         let mut chat = Self {
             api: Some(api),
             dispatchers: Vec::new(),
@@ -77,9 +71,10 @@ impl Chat {
             http: Http::new(&url),
             broker_url,
             model_url,
-            _broker: broker,
+            broker: Some(broker),
+            settings,
         };
-        for _ in 0..settings.dispatchers {
+        for _ in 0..chat.settings.dispatchers {
             chat.add_dispatcher(&[]);
         }
         chat
@@ -98,14 +93,61 @@ impl Chat {
     /// Kills the API and starts another one at its address.
     pub(crate) fn replace_api(&mut self) {
         self.api = None;
-        let (api, _) = api(&self.http.address, &self.broker_url, &[]);
+        let (api, _) = api(&self.http.address, &self.broker_url, &self.settings);
         self.api = Some(api);
+    }
+
+    /// Another API that shares the work.
+    pub(crate) fn other_api(&self) -> (Program, Http) {
+        let (api, url) = api("127.0.0.1:0", &self.broker_url, &self.settings);
+        (api, Http::new(&url))
+    }
+
+    /// Kills the broker, with all that it has kept.
+    pub(crate) fn kill_broker(&mut self) {
+        self.broker = None;
+    }
+
+    /// Starts another broker at the address of the one that was killed.
+    pub(crate) fn start_broker(&mut self) {
+        let address = self.broker_url.strip_prefix("http://").unwrap();
+        let (broker, _) = broker(address, &self.settings);
+        self.broker = Some(broker);
     }
 
     pub(crate) fn ask(&self, prompt: &str) -> Asked {
         let body = serde_json::json!({ "prompt": prompt }).to_string();
         Asked::new(&self.http.post("/v1/chat", &body))
     }
+
+    /// Waits until a prompt is taken, and that it is answered in full.
+    #[track_caller]
+    pub(crate) fn check_answers(&self) {
+        check_answers(&self.http);
+    }
+
+    /// Publishes a request as an API does.
+    pub(crate) fn publish_job(&self, id: &str, prompt: &str) {
+        let job = serde_json::json!({ "request_id": id, "prompt": prompt }).to_string();
+        let broker = Http::new(&self.broker_url);
+        let answer = broker.post("/v1/topics/inference-requests", &job);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+/// Waits until a prompt is taken at an API, and that it is answered in full.
+#[track_caller]
+pub(crate) fn check_answers(http: &Http) {
+    let taken = (0..200).find_map(|_| {
+        let answer = http.post("/v1/chat", r#"{"prompt":"again"}"#);
+        if answer.status != 202 {
+            thread::sleep(Duration::from_millis(100));
+        }
+        (answer.status == 202).then_some(answer)
+    });
+    let asked = Asked::new(&taken.expect("a prompt is taken"));
+    let events = http.all_events(&asked.path, &[asked.shown()]);
+    assert_eq!(data(events), tokens("again"));
 }
 
 impl Chat {
@@ -150,10 +192,12 @@ impl Asked {
     }
 }
 
-fn api(listen: &str, broker_url: &str, args: &[&str]) -> (Program, String) {
+fn api(listen: &str, broker_url: &str, settings: &Settings) -> (Program, String) {
     let mut command = chat();
     command.args(["api", "--listen", listen, "--broker", broker_url]);
-    command.args(["--key", KEY]).args(args);
+    command.args(["--claim-timeout", settings.claim_timeout]);
+    command.args(["--heartbeat", settings.heartbeat]);
+    command.args(["--key", KEY]);
     serve(&mut command)
 }
 
@@ -166,19 +210,25 @@ fn serve(command: &mut Command) -> (Program, String) {
     (program, url)
 }
 
-fn broker(history: bool) -> Command {
+fn broker(listen: &str, settings: &Settings) -> (Program, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("BROKER_") {
             command.env_remove(name);
         }
     }
-    command.args(["--listen", "127.0.0.1:0"]);
-    if history {
+    command.args(["--listen", listen]).args(settings.broker);
+    if !settings.history.is_empty() {
         command.args(["--history", "inference-requests=off"]);
-        command.args(["--history", "*=messages:10000,bytes:4MiB,age:10m"]);
+        command.args(["--history", settings.history]);
     }
-    command
+    let mut broker = Program::start("broker", &mut command);
+    let url = broker.until("telling its address", |line| {
+        let (_, address) = line.split_once("serving address=")?;
+        let address = address.split_whitespace().next()?;
+        Some(format!("http://{address}"))
+    });
+    (broker, url)
 }
 
 /// The example, which `cargo test` builds beside the broker, but not for a test that is run alone.

@@ -79,9 +79,14 @@ impl Program {
 
     /// Asks it to stop, by SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal, as `kill` names it.
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success(), "{}: cannot be asked to stop", self.title);
+        let sent = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(sent.success(), "{}: cannot be sent {name}", self.title);
     }
 
     /// Reads to its end, however it ends, and hands back all that it has said.
