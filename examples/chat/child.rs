@@ -19,55 +19,54 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a program may take to end in order: longer than the broker's drain.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How a program is started.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) title: String,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Finds what the program has to say, in the line that says that it is ready.
+    pub(crate) find: fn(&str) -> Option<String>,
+}
+
+/// A running program.
 #[derive(Debug)]
 pub(crate) struct Child {
-    title: String,
+    pub(crate) recipe: Recipe,
     process: Process,
+    /// Kills the process when this program has ended without doing so, however that came about: it waits
+    /// for the end of a pipe that this program alone holds.
+    _reaper: Process,
 }
 
 impl Child {
-    /// Starts a program and waits for the line in which `find` finds what it has to say. All that it says
-    /// goes to stderr.
-    pub(crate) async fn start<T>(
-        title: &str,
-        program: &Path,
-        args: &[String],
-        find: impl Fn(&str) -> Option<T>,
-    ) -> anyhow::Result<(Self, T)> {
-        let mut process = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            // Ctrl-C is for the one that started it, which stops the others in their order.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let (said, mut lines) = mpsc::channel(1);
-        forward(title, process.stdout.take(), said.clone());
-        forward(title, process.stderr.take(), said);
-        let starting = async {
-            while let Some(line) = lines.recv().await {
-                if let Some(found) = find(&line) {
-                    return Ok(found);
-                }
-            }
-            bail!("{title} has ended");
+    /// Starts a program and waits for the line in which it says that it is ready. All that it says goes to
+    /// stderr.
+    pub(crate) async fn start(recipe: Recipe) -> anyhow::Result<(Self, String)> {
+        let (process, reaper, found) = start(&recipe).await?;
+        let child = Self {
+            recipe,
+            process,
+            _reaper: reaper,
         };
-        let found = timeout(START_TIMEOUT, starting).await;
-        let found = found.with_context(|| format!("{title} does not start"))??;
-        // What it says from here on is forwarded, and not waited for.
-        drop(lines);
-        let title = title.to_owned();
-        Ok((Self { title, process }, found))
+        Ok((child, found))
+    }
+
+    /// Starts it again, once it has ended.
+    pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
+        let (process, reaper, _) = start(&self.recipe).await?;
+        self.process = process;
+        self._reaper = reaper;
+        Ok(())
     }
 
     /// How it ended.
     pub(crate) async fn ended(&mut self) -> String {
+        let title = &self.recipe.title;
         match self.process.wait().await {
-            Ok(status) => format!("{} has ended: {status}", self.title),
-            Err(error) => format!("{} cannot be waited for: {error}", self.title),
+            Ok(status) => format!("{title} has ended: {status}"),
+            Err(error) => format!("{title} cannot be waited for: {error}"),
         }
     }
 
@@ -83,6 +82,53 @@ impl Child {
             drop(self.process.kill().await);
         }
     }
+}
+
+async fn start(recipe: &Recipe) -> anyhow::Result<(Process, Process, String)> {
+    let Recipe { title, program, .. } = recipe;
+    let mut process = Command::new(program)
+        .args(&recipe.args)
+        .envs(recipe.environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        // Ctrl-C is for the one that started it, which stops the others in their order.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let id = process.id().context("it has just been started")?;
+    let reaper = reaper(id)?;
+    eprintln!("{title:<12} | is process {id}");
+    let (said, mut lines) = mpsc::channel(1);
+    forward(title, process.stdout.take(), said.clone());
+    forward(title, process.stderr.take(), said);
+    let starting = async {
+        while let Some(line) = lines.recv().await {
+            if let Some(found) = (recipe.find)(&line) {
+                return Ok(found);
+            }
+        }
+        bail!("{title} has ended");
+    };
+    let found = timeout(START_TIMEOUT, starting).await;
+    let found = found.with_context(|| format!("{title} does not start"))??;
+    // What it says from here on is forwarded, and not waited for.
+    drop(lines);
+    Ok((process, reaper, found))
+}
+
+fn reaper(id: u32) -> anyhow::Result<Process> {
+    Command::new("sh")
+        .args(["-c", r#"read -r _; kill -KILL "$1""#, "reaper"])
+        .arg(id.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .process_group(0)
+        .spawn()
+        .context("cannot start sh")
 }
 
 /// Passes on what is read, line by line.
@@ -103,7 +149,7 @@ fn forward(
     });
 }
 
-/// The broker that was built beside this program, with history for responses.
+/// The broker that was built beside this program, with history for responses; and its URL.
 pub(crate) async fn broker(listen: &str) -> anyhow::Result<(Child, String)> {
     let program = std::env::current_exe()?;
     let folder = program.parent().and_then(Path::parent);
@@ -115,13 +161,18 @@ pub(crate) async fn broker(listen: &str) -> anyhow::Result<(Child, String)> {
     );
     let mut args = vec!["--listen", listen];
     args.extend(BROKER_ARGS);
-    let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-    let start = Child::start("broker", &broker, &args, |line| {
-        let (_, address) = line.split_once("serving address=")?;
-        let address = address.split_whitespace().next()?;
-        Some(format!("http://{address}"))
-    });
-    start.await
+    let recipe = Recipe {
+        title: "broker".to_owned(),
+        program: broker,
+        args: args.into_iter().map(str::to_owned).collect(),
+        environment: Vec::new(),
+        find: |line| {
+            let (_, address) = line.split_once("serving address=")?;
+            let address = address.split_whitespace().next()?;
+            Some(format!("http://{address}"))
+        },
+    };
+    Child::start(recipe).await
 }
 
 /// Responses are kept for long enough to reload a page, requests are not: a group takes them as they come.
