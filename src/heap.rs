@@ -9,14 +9,51 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Kept at the end of each of the heap's arenas, of which there is one for each thread: more than what ten
 /// busy connections have in their hands, and little beside the broker itself.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BYTES: libc::c_int = 4 << 20;
 
+/// How often it is looked whether memory is to be given back.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often what is free between what is in use goes back to the system, a page at a time: a burst's
 /// memory is not kept for the next one. It takes a few milliseconds, in which allocations may wait.
-pub(crate) const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(60);
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When to [give back](give_back): now and then, and when resident memory has risen above the budget. What is
+/// free may be in pieces too small for what is asked for next, as when messages get larger: the heap
+/// then grows beside what it has.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    budget: u64,
+    is_above: bool,
+    given_back_at: Instant,
+}
+
+impl Schedule {
+    /// `budget` is in bytes.
+    pub(crate) fn new(budget: u64) -> Self {
+        Self {
+            budget,
+            is_above: false,
+            given_back_at: Instant::now(),
+        }
+    }
+
+    /// Whether it is time, with so many bytes resident. Where giving back does not help, that is known after
+    /// once, until they have been fewer again.
+    pub(crate) fn is_due(&mut self, resident: u64) -> bool {
+        let was_above = std::mem::replace(&mut self.is_above, resident > self.budget);
+        let has_risen = self.is_above && !was_above;
+        let is_due = has_risen || self.given_back_at.elapsed() >= GIVE_BACK_INTERVAL;
+        if is_due {
+            self.given_back_at = Instant::now();
+        }
+        is_due
+    }
+}
 
 /// To be called before anything runs beside `main`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -45,3 +82,23 @@ pub(crate) fn keep_freed() {}
 /// Nothing to ask for.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn give_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_given_back_each_minute_and_when_it_rises_above_the_budget() {
+        let mut schedule = Schedule::new(100);
+        let mut due = Vec::new();
+        for second in 0..200 {
+            // From 10 to 15, for a moment at 80, and from 90 on for good.
+            let is_above = matches!(second, 10..15 | 80 | 90..);
+            if schedule.is_due(100 + u64::from(is_above)) {
+                due.push(second);
+            }
+            tokio::time::advance(LOOK_INTERVAL).await;
+        }
+        assert_eq!(due, [10, 70, 80, 90, 150]);
+    }
+}
