@@ -6,7 +6,7 @@ use anyhow::Context;
 use fanfare::{
     auth::AuthFile,
     broker::Broker,
-    process::Usage,
+    process::resident_bytes,
     server::{Reload, Server},
 };
 use tokio::{
@@ -122,8 +122,7 @@ async fn give_memory_back(budget: usize) {
     loop {
         ticks.tick().await;
         // Where nobody tells, it is done now and then.
-        let resident = Usage::of(std::process::id()).map_or(0, |usage| usage.rss_bytes);
-        if !schedule.is_due(resident) {
+        if !schedule.is_due(resident_bytes().unwrap_or_default()) {
             continue;
         }
         let started = Instant::now();
