@@ -75,6 +75,8 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let memory_budget = config.limits.memory_budget;
     let broker = Broker::new(config.limits, first_epoch()?)?;
+    // Where nobody tells how much it is, the budget is for the load alone.
+    broker.count_process(resident_bytes().unwrap_or_default() as usize);
     let serves_tls = config.server.tls.is_some();
     let hangups = serves_tls.then(Hangups::listen).transpose();
     let hangups = hangups.context("cannot listen for SIGHUP")?;

@@ -18,6 +18,8 @@ pub(super) const FILTER_BYTES: usize = 1024;
 const TOPIC_BYTES: usize = 400;
 /// From this part of the budget on, topics that nobody uses are worth forgetting.
 const IDLE_TOPICS_PART: usize = 20;
+/// What the process itself may count for, at most, as a part of the budget.
+pub const PROCESS_PART: usize = 8;
 /// Whoever has nothing waiting is not at fault. Whoever has little may have much more in HTTP/2's hands,
 /// which are full if anything waits; so it goes, after those who have more.
 const SHED_BYTES_MIN: usize = 1;
@@ -39,6 +41,14 @@ impl Broker {
             return 0;
         }
         shared.shed(SHED_BYTES_MIN, |memory| !memory.is_critical())
+    }
+
+    /// Counts what the process itself takes in memory beside all load: the program, its libraries, its threads.
+    /// At most [an eighth of the budget](PROCESS_PART) counts, so that a small one is not used up by it.
+    pub fn count_process(&self, bytes: usize) {
+        let memory = self.memory();
+        let held = memory.hold(bytes.min(memory.budget() / PROCESS_PART));
+        *self.shared.process_held.lock() = Some(held);
     }
 
     /// Whether memory runs short: more than [`REFUSE_PERCENT`](super::REFUSE_PERCENT) of it is in use.

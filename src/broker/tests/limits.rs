@@ -205,6 +205,20 @@ fn a_refused_subscription_leaves_idle_topics_alone() {
 }
 
 #[test]
+fn what_the_process_takes_counts_and_leaves_most_of_the_budget() {
+    let limits = Limits {
+        memory_budget: 80_000_000,
+        ..Limits::default()
+    };
+    let broker = broker_with(limits);
+    broker.count_process(3_000_000);
+    assert_eq!(broker.snapshot().memory_bytes, 3_000_000);
+    // Said again, it counts once; and a small budget is not used up by it.
+    broker.count_process(70_000_000);
+    assert_eq!(broker.snapshot().memory_bytes, 10_000_000);
+}
+
+#[test]
 fn the_largest_mailboxes_are_shed_until_memory_is_no_longer_critical() {
     let limits = Limits {
         memory_budget: 2 << 20,
