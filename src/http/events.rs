@@ -13,8 +13,9 @@
 //! once.
 //!
 //! A message of a topic with history has its cursor for an id, and so has the beginning of the stream: a
-//! reader that comes back with `last-event-id`, as EventSource does by itself, gets what it has not seen. One
-//! that comes back after the end is answered 204, for that is what keeps EventSource from coming again.
+//! reader that comes back with `last-event-id`, as EventSource does by itself, gets what it has not seen, be
+//! it the end alone. One that has seen the end is answered 204, for that is what keeps EventSource from coming
+//! again.
 //!
 //! The format: "Server-sent events" in the HTML standard.
 
@@ -103,8 +104,9 @@ fn open(
         deadline: None,
     };
     let (mut stream, lifeline) = LiveStream::open(&api.service, share, request, form)?;
-    // EventSource comes back after every end but this answer.
-    if seen.is_some() && stream.is_over() {
+    // EventSource comes back after every end but this answer. To a reader that has not seen the end it would
+    // look like a refusal.
+    if seen == Some(Seen::End) && stream.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let mut beginning = BytesMut::new();
