@@ -179,6 +179,12 @@ async fn what_the_caller_must_change_is_named() {
     assert_eq!(broker.broker.snapshot().published, 0);
 }
 
+        for (name, twice) in [
+            ("content-type", "content-type is given twice"),
+            ("traceparent", "traceparent is given twice"),
+        ] {
+            check(path, &[(name, "a"), (name, "b")], name, twice).await;
+        }
 #[tokio::test]
 async fn what_is_not_utf8_is_refused_in_a_path_and_in_a_header() {
     let broker = Running::start().await;
