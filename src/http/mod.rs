@@ -44,7 +44,10 @@ use serde::Serialize;
 
 pub use self::origin::{Origin, OriginError};
 use self::{error::HttpError, message_json::put_json, origin::refuse_foreign_origins};
-pub(crate) use self::{figures::Host, origin::Origins};
+pub(crate) use self::{
+    figures::Host,
+    origin::{Origins, refuse_foreign_calls},
+};
 use crate::{
     access::Access,
     grpc::Readiness,
