@@ -279,8 +279,21 @@ async fn a_query_that_is_wrong_is_refused_by_name() {
     check("/v1/events?topic=t&overflow=block", "overflow", choices).await;
     let zero = "mailbox is 0: it must be more";
     check("/v1/events?topic=t&mailbox=0", "mailbox", zero).await;
-    let digits = "invalid digit found in string";
-    check("/v1/events?topic=t&mailbox=many", "mailbox", digits).await;
+    let number = "mailbox is a whole number, 0 or more";
+    for wrong in ["many", "-1", ""] {
+        let path = format!("/v1/events?topic=t&mailbox={wrong}");
+        check(&path, "mailbox", number).await;
+    }
+    // Not even as a character that stands for what is none.
+    for (wrong, what) in [
+        ("topic=%ff", "`topic`"),
+        ("topic=a.%C3+b", "`topic`"),
+        ("topic=t&tag=%ed%a0%80", "`tag`"),
+        ("%FF=t", "the name of a parameter"),
+    ] {
+        let path = format!("/v1/events?{wrong}");
+        check(&path, "query", &format!("{what} is not UTF-8")).await;
+    }
     let twice = "mailbox is given twice";
     check("/v1/events?topic=t&mailbox=1&mailbox=2", "mailbox", twice).await;
     let unit = "heartbeat is a time with its unit, such as 15s";
