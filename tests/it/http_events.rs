@@ -9,11 +9,11 @@ use fanfare::{
     server::ServerConfig,
 };
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    raw::{read_to_close, socket},
-    support::{Running, within},
+    raw::{SUBSCRIBE, frame, frame_of, read_to_close, socket},
+    support::{Running, filter, within},
     web::{Block, Event, VERSIONS, Version, Web},
 };
 
@@ -375,6 +375,67 @@ async fn a_reader_that_sent_more_before_it_left_is_gone_all_the_same() {
             broker.until(|snapshot| snapshot.subscriptions == 0).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_reader_whose_request_is_odd_is_gone_when_it_leaves() {
+    let broker = Running::start().await;
+    let grpc_web = |path: &str, body: &[u8]| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc-web\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body, b"\r\n"].concat()
+    };
+    let get = |more: &str| {
+        let head = "GET /v1/topics/t/messages HTTP/1.1\r\nhost: x\r\n";
+        format!("{head}{more}").into_bytes()
+    };
+    let subscribe = grpc_web(SUBSCRIBE, &frame(&filter("t")));
+    for request in [
+        get("connection: close\r\n\r\n\r\n"),
+        get("content-length: 5\r\n\r\nabcde\r\n"),
+        get("content-length: 5\r\n\r\n"),
+        get("content-length: 5\r\n\r\nab"),
+        get(&format!(
+            "content-length: 500000\r\n\r\n{}",
+            "x".repeat(1_000)
+        )),
+        get("transfer-encoding: chunked\r\n\r\n5\r\nab"),
+        get("transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n\r\n"),
+        get("content-length: 5\r\nexpect: 100-continue\r\n\r\n"),
+        subscribe,
+    ] {
+        for is_late in [false, true] {
+            let mut socket = socket(broker.address, &request).await;
+            broker.until(|snapshot| snapshot.subscriptions == 1).await;
+            if is_late {
+                // What was sent is read by now.
+                let mut answer = [0; 12];
+                within(socket.read_exact(&mut answer)).await.unwrap();
+                assert_eq!(answer, *b"HTTP/1.1 200");
+                socket.write_all(b"\r\n").await.unwrap();
+            }
+            drop(socket);
+            broker.until(|snapshot| snapshot.subscriptions == 0).await;
+        }
+    }
+    // Who goes on and on is not waited for.
+    let mut endless = socket(broker.address, &get("\r\n\r\n")).await;
+    broker.until(|snapshot| snapshot.subscriptions == 1).await;
+    within(endless.write_all(&[b'\n'; 1 << 16])).await.unwrap();
+    broker.until(|snapshot| snapshot.subscriptions == 0).await;
+    drop(endless);
+    // Who watches health has no subscription, but a connection.
+    let watch = grpc_web("/grpc.health.v1.Health/Watch", &frame_of(b""));
+    let mut socket = socket(broker.address, &watch).await;
+    let mut answer = [0; 12];
+    within(socket.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 200");
+    broker.until_metric("fanfare_connections", 2).await;
+    drop(socket);
+    broker.until_metric("fanfare_connections", 1).await;
 }
 
 #[tokio::test]
