@@ -41,6 +41,11 @@ use crate::{
     service::{ConnectionShare, Lifeline},
 };
 
+/// Headers of a request beside its attributes: what clients, browsers and proxies say on their own.
+const OTHER_HEADERS_MAX: usize = 36;
+/// Up to so many hyper parses without allocating for it.
+const HEADERS_IN_PLACE: usize = 100;
+
 /// What is known of the request and the response in progress.
 type Progress = Arc<Mutex<State>>;
 
@@ -116,6 +121,12 @@ fn builder(context: &Context) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.first_bytes_timeout)
         .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize);
+    // An attribute is a header, and one too many is to be refused by name.
+    let attributes_max = context.pubsub.broker.limits().attributes_max;
+    let headers_max = attributes_max.saturating_add(OTHER_HEADERS_MAX);
+    if headers_max > HEADERS_IN_PLACE {
+        builder.max_headers(headers_max);
+    }
     builder
 }
 

@@ -410,6 +410,32 @@ async fn a_request_in_progress_is_finished_while_the_broker_drains() {
     broker.stopped().await;
 }
 
+#[tokio::test]
+async fn as_many_attributes_as_are_allowed_fit_into_a_request() {
+    let limits = Limits {
+        attributes_max: 200,
+        ..Limits::default()
+    };
+    let broker = Running::start_with(ServerConfig::default(), limits).await;
+    for version in VERSIONS {
+        let mut web = Web::connect(broker.address, version).await;
+        for (count, status) in [(200, 200), (201, 431)] {
+            let mut request = web.post("/v1/topics/t");
+            for number in 0..count {
+                request = request.header(format!("fanfare-attribute-a{number}"), "x");
+            }
+            let got = web.send(request, "").await;
+            assert_eq!(got.status, status, "{version:?}");
+            if status == 431 {
+                let message = "201 attributes exceed the limit of 200";
+                error("RESOURCE_EXHAUSTED", message, None)(&got.json().await, 431);
+            } else {
+                got.json().await;
+            }
+        }
+    }
+}
+
 /// More than sockets hold, so that it only leaves if somebody reads it.
 const LARGE: usize = 12 * 1024 * 1024;
 
