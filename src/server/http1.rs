@@ -37,6 +37,7 @@ use super::{
     routes,
 };
 use crate::{
+    http as plain_http,
     metrics::{Limit, Metrics},
     service::{ConnectionShare, Lifeline},
 };
@@ -180,6 +181,10 @@ async fn respond(
     share: ConnectionShare,
     progress: Progress,
 ) -> Result<Response<Body>, Infallible> {
+    if let Some(refusal) = plain_http::refuse_transfer_codings(request.headers()) {
+        progress.lock().is_unread = true;
+        return Ok(refusal);
+    }
     let request = request.map(|body| {
         Body::new(Arriving {
             body,

@@ -436,6 +436,32 @@ async fn as_many_attributes_as_are_allowed_fit_into_a_request() {
     }
 }
 
+#[tokio::test]
+async fn a_body_in_another_transfer_coding_than_chunks_is_refused() {
+    let broker = Running::start().await;
+    let ask = async |codings: &str| {
+        let request = format!(
+            "POST /v1/topics/t HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{codings}\r\n\
+             1\r\nx\r\n0\r\n\r\n"
+        );
+        raw::http1(broker.address, &request).await
+    };
+    for codings in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+    ] {
+        let (status, body) = ask(codings).await;
+        assert_eq!(status, 501, "{codings}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["error"]["code"], "UNIMPLEMENTED");
+        assert_eq!(body["error"]["field"], "transfer-encoding");
+    }
+    assert_eq!(broker.broker.snapshot().published, 0);
+    assert_eq!(ask("Transfer-Encoding: Chunked\r\n").await.0, 200);
+    assert_eq!(broker.broker.snapshot().published, 1);
+}
+
 /// More than sockets hold, so that it only leaves if somebody reads it.
 const LARGE: usize = 12 * 1024 * 1024;
 
