@@ -21,9 +21,7 @@ impl Usage {
     /// There is no such process, or no `/proc`.
     pub fn of(pid: u32) -> io::Result<Self> {
         let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
-        Self::parse(&read("stat")?, &read("status")?).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "not as proc(5) describes it")
-        })
+        Self::parse(&read("stat")?, &read("status")?).ok_or_else(malformed)
     }
 
     fn parse(stat: &str, status: &str) -> Option<Self> {
@@ -32,15 +30,31 @@ impl Usage {
         let mut fields = after_name.split_ascii_whitespace().skip(11);
         let mut ticks = || fields.next()?.parse::<u32>().ok();
         let cpu = TICK * (ticks()? + ticks()?);
-        let rss = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kib: u64 = rss.trim().strip_suffix(" kB")?.parse().ok()?;
         Some(Self {
             cpu,
-            rss_bytes: kib * 1024,
+            rss_bytes: rss_of(status)?,
         })
     }
+}
+
+/// How much memory of this process is resident, in bytes; costs some microseconds.
+///
+/// # Errors
+/// There is no `/proc`.
+pub fn resident_bytes() -> io::Result<u64> {
+    rss_of(&fs::read_to_string("/proc/self/status")?).ok_or_else(malformed)
+}
+
+fn rss_of(status: &str) -> Option<u64> {
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = rss.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "not as proc(5) describes it")
 }
 
 #[cfg(test)]
@@ -58,5 +72,6 @@ mod tests {
     #[test]
     fn this_process_has_used_memory() {
         assert!(Usage::of(std::process::id()).unwrap().rss_bytes > 0);
+        assert!(resident_bytes().unwrap() > 0);
     }
 }

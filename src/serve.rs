@@ -6,6 +6,7 @@ use anyhow::Context;
 use fanfare::{
     auth::AuthFile,
     broker::Broker,
+    process::resident_bytes,
     server::{Reload, Server},
 };
 use tokio::{
@@ -72,7 +73,10 @@ impl Worker {
 
 async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let memory_budget = config.limits.memory_budget;
     let broker = Broker::new(config.limits, first_epoch()?)?;
+    // Where nobody tells how much it is, the budget is for the load alone.
+    broker.count_process(resident_bytes().unwrap_or_default() as usize);
     let serves_tls = config.server.tls.is_some();
     let hangups = serves_tls.then(Hangups::listen).transpose();
     let hangups = hangups.context("cannot listen for SIGHUP")?;
@@ -95,7 +99,7 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
         tokio::select! {
             () = serving => {}
             () = reload_on_hangup(hangups, reload) => {}
-            () = give_memory_back() => {}
+            () = give_memory_back(memory_budget) => {}
         }
     });
     let first = tokio::select! {
@@ -114,10 +118,15 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
 }
 
 /// For ever.
-async fn give_memory_back() {
-    let mut ticks = tokio::time::interval(heap::GIVE_BACK_INTERVAL);
+async fn give_memory_back(budget: usize) {
+    let mut ticks = tokio::time::interval(heap::LOOK_INTERVAL);
+    let mut schedule = heap::Schedule::new(budget as u64);
     loop {
         ticks.tick().await;
+        // Where nobody tells, it is done now and then.
+        if !schedule.is_due(resident_bytes().unwrap_or_default()) {
+            continue;
+        }
         let started = Instant::now();
         if tokio::task::spawn_blocking(heap::give_back).await.is_ok() {
             let elapsed = started.elapsed();

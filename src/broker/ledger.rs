@@ -105,4 +105,18 @@ mod tests {
         }
         assert_eq!(ledger.missed_total(), MissReason::ALL.len() as u64);
     }
+
+    #[test]
+    fn an_account_with_one_message_more_or_less_does_not_balance() {
+        let mut ledger = Ledger {
+            matched: 10,
+            delivered: 5,
+            buffered: 2,
+            ..Ledger::default()
+        };
+        for missed in 0..5 {
+            assert_eq!(ledger.balances(), missed == 3, "{ledger:?}");
+            ledger.miss(MissReason::DropNewest, 1);
+        }
+    }
 }

@@ -67,6 +67,7 @@ pub use self::{
     limits::*,
     memory::{FULL_PERCENT, REFUSE_PERCENT, SHED_PERCENT},
     overflow::OverflowPolicy,
+    pressure::PROCESS_PART,
     publish::{PublishError, Receipt},
     queue::{BatchLimit, MailboxSize},
     retention::*,
@@ -99,6 +100,8 @@ struct Shared {
     swept_version: AtomicU64,
     /// What topics take, as of the last tick.
     topics_held: Mutex<Option<Held>>,
+    /// What the process takes beside all load.
+    process_held: Mutex<Option<Held>>,
 }
 
 /// The broker in figures, at one moment.
@@ -168,6 +171,7 @@ impl Broker {
                 history,
                 budget: Arc::new(Budget::new(limits.buffered_bytes_max, memory)),
                 topics_held: Mutex::default(),
+                process_held: Mutex::default(),
                 lane_capacity_min,
                 next_id: AtomicU64::new(1),
                 published: AtomicU64::new(0),

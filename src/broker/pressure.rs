@@ -1,5 +1,5 @@
-//! What the broker does when memory runs short: it lets nobody in, and then lets go of those who hold
-//! most.
+//! What the broker does when memory runs short: it gives up what is kept for replay, then what it remembers of
+//! topics that nobody uses, then it lets nobody in, and at last it lets go of those who hold most.
 //!
 //! A mailbox that is shed is ended like one that stalled: its messages count as missed, and its subscriber
 //! is told why. What was shared with others is freed with the last of them, so mailboxes go one after the
@@ -14,24 +14,41 @@ use super::{Broker, EvictReason, Memory, Shared, SubscribeError};
 pub(super) const SUBSCRIPTION_BYTES: usize = 1024;
 /// What each filter after the first takes: one of four tokens, as measured, rounded up.
 pub(super) const FILTER_BYTES: usize = 1024;
-/// What a topic takes: as measured.
-const TOPIC_BYTES: usize = 700;
+/// What a topic takes: as measured, rounded up.
+const TOPIC_BYTES: usize = 400;
+/// From this part of the budget on, topics that nobody uses are worth forgetting.
+const IDLE_TOPICS_PART: usize = 20;
+/// What the process itself may count for, at most, as a part of the budget.
+pub const PROCESS_PART: usize = 8;
 /// Whoever has nothing waiting is not at fault. Whoever has little may have much more in HTTP/2's hands,
 /// which are full if anything waits; so it goes, after those who have more.
 const SHED_BYTES_MIN: usize = 1;
 
 impl Broker {
-    /// If memory is critical, gives up what is kept for replay, and then ends the largest mailboxes, until
-    /// it no longer is. Returns how many mailboxes. Costs nothing otherwise: call it often.
+    /// If memory [runs short](Self::is_short_of_memory), gives up what is kept for replay until it no longer
+    /// does, and forgets topics that were not used since the call before the last, where these take much. If
+    /// it is critical all the same, ends the largest mailboxes until it no longer is. Returns how many
+    /// mailboxes. Costs nothing otherwise: call it often.
     pub fn relieve(&self) -> usize {
         let shared = &*self.shared;
         let memory = shared.budget.memory();
-        shared.give_up_while(EvictReason::Memory, || memory.is_critical());
+        shared.give_up_while(EvictReason::Memory, || memory.is_scarce());
+        if memory.is_scarce() {
+            shared.forget_idle_topics();
+        }
         // Asked again: to look at mailboxes takes memory, too.
         if !memory.is_critical() {
             return 0;
         }
         shared.shed(SHED_BYTES_MIN, |memory| !memory.is_critical())
+    }
+
+    /// Counts what the process itself takes in memory beside all load: the program, its libraries, its threads.
+    /// At most [an eighth of the budget](PROCESS_PART) counts, so that a small one is not used up by it.
+    pub fn count_process(&self, bytes: usize) {
+        let memory = self.memory();
+        let held = memory.hold(bytes.min(memory.budget() / PROCESS_PART));
+        *self.shared.process_held.lock() = Some(held);
     }
 
     /// Whether memory runs short: more than [`REFUSE_PERCENT`](super::REFUSE_PERCENT) of it is in use.
@@ -78,6 +95,14 @@ impl Shared {
             });
         }
         Ok(())
+    }
+
+    fn forget_idle_topics(&self) {
+        let bytes = self.topics.idle() * TOPIC_BYTES;
+        if bytes > self.budget.memory().budget() / IDLE_TOPICS_PART {
+            self.topics.age();
+            self.weigh_topics();
+        }
     }
 
     /// Counts what topics take, which is bounded and changes slowly.

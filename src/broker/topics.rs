@@ -289,6 +289,14 @@ impl TopicTable {
     }
 
     /// How many topics have state.
+    /// How many topics have no subscriber of their own and keep nothing.
+    pub(crate) fn idle(&self) -> usize {
+        let shards = self.shards.iter().map(|shard| shard.lock());
+        shards
+            .map(|shard| shard.young.len() + shard.old.len())
+            .sum()
+    }
+
     pub(crate) fn len(&self) -> usize {
         let shards = self.shards.iter().map(|shard| shard.lock());
         shards

@@ -23,9 +23,10 @@ use crate::wire::pb::pub_sub_service_client::PubSubServiceClient;
 /// What a broker may send on one subscription before the application reads: keeps a reader that
 /// pauses from filling the memory of its process.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// The same for all subscriptions together. Also the measure of how many small frames `h2` lets wait
-/// before it takes them for an attack and disconnects: 128 streams' worth leaves ample room.
-const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// The same for all subscriptions together, which is no bound: each has its own, and if they shared a smaller
+/// one, some that nobody reads would take all of it and hold up the others. Also the measure of how many small
+/// frames `h2` lets wait before it takes them for an attack and disconnects.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
 
 const USER_AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
 

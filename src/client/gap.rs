@@ -24,7 +24,7 @@ pub struct Start {
 /// beyond what [`Event::Missed`](super::Event::Missed) told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gap {
-    /// Nothing was lost.
+    /// Nothing was lost, but for what an [`Event::Gap`](super::Event::Gap) that follows says is no longer kept.
     None,
     /// So many messages were lost.
     Exactly(u64),

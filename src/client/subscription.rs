@@ -35,7 +35,9 @@ pub enum Event {
     /// A message.
     Message(Received),
     /// So many messages were lost at the broker since the event before, because the application
-    /// reads too slowly. Told as early as possible: older messages may still follow.
+    /// reads too slowly. Told as early as possible: older messages may still follow. Of what the broker keeps,
+    /// they may come after all, once, if the connection breaks: the subscription then goes on after the last
+    /// message that was handed over, which was before them.
     Missed(u64),
     /// What was asked for by [`Subscribe::start_at`], or stood in line to be replayed, and is no longer
     /// kept. Told before the next of these messages.

@@ -62,10 +62,13 @@ fn retention(rule: &str) -> anyhow::Result<Retention> {
 
 fn parse_bounds(text: &str) -> anyhow::Result<Bounds> {
     let mut bounds = Bounds::default();
+    let mut named = Vec::new();
     for bound in text.split(',') {
         let (name, value) = bound.split_once(':').ok_or_else(|| {
             anyhow!("`{bound}` is no bound: write messages:N, bytes:SIZE or age:TIME")
         })?;
+        ensure!(!named.contains(&name), "`{name}` is given twice");
+        named.push(name);
         match name {
             "messages" => {
                 let messages: usize = value
@@ -179,6 +182,10 @@ mod tests {
         check_refused(
             "t=size:10",
             "`size` is no bound: write messages, bytes or age",
+        );
+        check_refused(
+            "t=messages:5,age:1s,messages:6",
+            "`messages` is given twice",
         );
         check_refused("t=messages:-1", "`-1` is not a number of messages");
         check_refused("t=age:soon", "`soon` is not a time: write 90s, 10m or 1h");

@@ -37,7 +37,7 @@ use self::{
 pub(crate) use self::{
     health::Readiness,
     status::internal_error,
-    translate::{answer_in_grpc, is_grpc},
+    translate::{answer_in_grpc, is_grpc, is_grpc_web},
 };
 use crate::{
     access::Access,

@@ -98,6 +98,11 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(value.get(GRPC.len()), None | Some(b'+' | b';' | b' '))
 }
 
+/// `application/grpc-web` or `-text`, likewise.
+pub(crate) fn is_grpc_web(headers: &HeaderMap) -> bool {
+    Web::of(headers).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

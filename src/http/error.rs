@@ -33,6 +33,10 @@ pub(super) enum HttpError {
     NoRoute,
     #[error("this is not done here by this method")]
     NoMethod,
+    #[error(
+        "the request's transfer coding is not known here: send the body as it is, or `chunked`"
+    )]
+    TransferCoding,
 }
 
 impl<E: Into<Refusal>> From<E> for HttpError {
@@ -68,6 +72,7 @@ impl HttpError {
             Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -76,7 +81,7 @@ impl HttpError {
             Self::Refused(refusal) => name_of(refusal.code()),
             Self::ForeignOrigin { .. } => name_of(Code::PermissionDenied),
             Self::NoRoute => "NOT_FOUND",
-            Self::NoMethod => name_of(Code::Unimplemented),
+            Self::NoMethod | Self::TransferCoding => name_of(Code::Unimplemented),
         }
     }
 
@@ -86,6 +91,7 @@ impl HttpError {
             Self::Refused(Refusal::Heartbeat { .. }) => Some("heartbeat"),
             Self::Refused(refusal) => refusal.field(),
             Self::ForeignOrigin { .. } => Some("origin"),
+            Self::TransferCoding => Some("transfer-encoding"),
             Self::NoRoute | Self::NoMethod => None,
         }
     }
@@ -93,7 +99,9 @@ impl HttpError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after(),
-            Self::ForeignOrigin { .. } | Self::NoRoute | Self::NoMethod => None,
+            Self::ForeignOrigin { .. } | Self::NoRoute | Self::NoMethod | Self::TransferCoding => {
+                None
+            }
         }
     }
 }

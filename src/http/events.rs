@@ -13,8 +13,9 @@
 //! once.
 //!
 //! A message of a topic with history has its cursor for an id, and so has the beginning of the stream: a
-//! reader that comes back with `last-event-id`, as EventSource does by itself, gets what it has not seen. One
-//! that comes back after the end is answered 204, for that is what keeps EventSource from coming again.
+//! reader that comes back with `last-event-id`, as EventSource does by itself, gets what it has not seen, be
+//! it the end alone. One that has seen the end is answered 204, for that is what keeps EventSource from coming
+//! again.
 //!
 //! The format: "Server-sent events" in the HTML standard.
 
@@ -103,8 +104,9 @@ fn open(
         deadline: None,
     };
     let (mut stream, lifeline) = LiveStream::open(&api.service, share, request, form)?;
-    // EventSource comes back after every end but this answer.
-    if seen.is_some() && stream.is_over() {
+    // EventSource comes back after every end but this answer. To a reader that has not seen the end it would
+    // look like a refusal.
+    if seen == Some(Seen::End) && stream.is_over() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let mut beginning = BytesMut::new();
@@ -295,5 +297,107 @@ impl Format for EventForm {
             end => put_event(out, "closed", &Told::from(end)),
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        cursor::Position,
+        message::{Epoch, Message, Sequence},
+    };
+
+    /// Type, data and last id of each event, by the letter of the HTML standard ("interpreting an event stream"),
+    /// as of the whole stream: nothing is left of an event that no empty line ends.
+    fn interpret(stream: &str) -> Vec<(String, String, String)> {
+        let stream = stream.strip_prefix('\u{feff}').unwrap_or(stream);
+        let lines = stream.replace("\r\n", "\n").replace('\r', "\n");
+        let (mut events, mut event, mut data) = (Vec::new(), String::new(), String::new());
+        let mut id = String::new();
+        for line in lines.split_terminator('\n') {
+            if line.is_empty() {
+                if let Some(data) = std::mem::take(&mut data).strip_suffix('\n') {
+                    events.push((event.clone(), data.to_owned(), id.clone()));
+                }
+                event.clear();
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "event" => value.clone_into(&mut event),
+                "data" => {
+                    data.push_str(value);
+                    data.push('\n');
+                }
+                "id" if !value.contains('\0') => value.clone_into(&mut id),
+                _ => {}
+            }
+        }
+        events
+    }
+
+    /// What lines, fields and text are made of, and what is no text.
+    fn payloads() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "\n",
+            "\n",
+            "\r",
+            "\r\n",
+            " ",
+            ":",
+            "data",
+            "id: 7",
+            "event: end",
+            "\0",
+            "\u{feff}",
+            "é",
+            "a",
+        ];
+        let text =
+            proptest::sample::select(pieces.to_vec()).prop_map(|text| text.as_bytes().to_vec());
+        let piece = prop_oneof![9 => text, 1 => Just(vec![0xff])];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_browser_reads_the_payload_that_was_published(
+            payloads in proptest::collection::vec(payloads(), 1..4),
+            form in proptest::sample::select(vec![EventForm::Text, EventForm::Base64]),
+        ) {
+            let mut out = BytesMut::new();
+            for (index, payload) in (1..).zip(&payloads) {
+                let message = Message::new("t".parse().unwrap(), payload.clone());
+                let delivery = DeliveryRef {
+                    message: message.as_message_ref(),
+                    epoch: Epoch(1),
+                    sequence: Sequence(index),
+                    published_at: SystemTime::UNIX_EPOCH,
+                    position: Some(Position(index)),
+                };
+                form.put(&mut out, delivery);
+            }
+            let events = interpret(std::str::from_utf8(&out).unwrap());
+            prop_assert_eq!(events.len(), payloads.len());
+            for (index, ((event, data, id), payload)) in (1..).zip(events.into_iter().zip(payloads)) {
+                let data = match (form, &*event) {
+                    (EventForm::Text, "base64") | (EventForm::Base64, "") => {
+                        BASE64_STANDARD.decode(data).unwrap()
+                    }
+                    (EventForm::Text, "") => data.into_bytes(),
+                    other => panic!("{other:?}"),
+                };
+                prop_assert_eq!(data, payload);
+                prop_assert_eq!(id, format!("1-{index}-{index}"));
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     Api, Share,
     error::HttpError,
     json_response,
-    query::{choose, once, parse, unknown_parameter},
+    query::{choose, number, once, parameters, unknown_parameter},
 };
 use crate::{
     auth::Right,
@@ -141,13 +141,14 @@ impl Asked {
     fn parse(query: &str, known: &[&str]) -> Result<Self, InvalidField> {
         let mut asked = Self::default();
         let mut search = None;
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        for parameter in parameters(query) {
+            let (name, value) = parameter?;
             match &*name {
                 "search" if known.contains(&"search") => {
                     once("search", &mut search, value.into_owned())?;
                 }
                 "limit" if known.contains(&"limit") => {
-                    let limit: usize = parse("limit", &value)?;
+                    let limit = number("limit", &value)?;
                     if limit > ROWS_MAX {
                         let reason = format!("limit of {limit} exceeds {ROWS_MAX}");
                         return Err(InvalidField::new("limit", reason));

@@ -39,12 +39,15 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{BufMut, BytesMut};
-use http::header;
+use http::{HeaderMap, header};
 use serde::Serialize;
 
 pub use self::origin::{Origin, OriginError};
 use self::{error::HttpError, message_json::put_json, origin::refuse_foreign_origins};
-pub(crate) use self::{figures::Host, origin::Origins};
+pub(crate) use self::{
+    figures::Host,
+    origin::{Origins, refuse_foreign_calls},
+};
 use crate::{
     access::Access,
     grpc::Readiness,
@@ -71,6 +74,15 @@ type Share = Extension<ConnectionShare>;
 fn path_topic(path: Result<Path<String>, PathRejection>) -> Result<String, InvalidField> {
     let Path(topic) = path.map_err(|error| InvalidField::new("topic", error.body_text()))?;
     Ok(topic)
+}
+
+/// The answer to a request of HTTP/1.1 whose body comes in a coding beside chunks (RFC 9112, section 6.1):
+/// what was published would not be what was sent.
+pub(crate) fn refuse_transfer_codings(headers: &HeaderMap) -> Option<Response> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next()?;
+    let is_plain = first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    (!is_plain).then(|| HttpError::TransferCoding.into_response())
 }
 
 /// An answer in JSON. It is of this moment, and ends with its line, for whoever reads it in a terminal.

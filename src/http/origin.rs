@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::HttpError;
-use crate::wire::metadata;
+use crate::{grpc, wire::metadata};
 
 /// How long a browser may remember that it may ask: as long as Chromium does at most.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -128,6 +128,20 @@ const EXPOSED: [HeaderName; 10] = [
     HeaderName::from_static(metadata::MISSED),
     header::RETRY_AFTER,
 ];
+
+/// Middleware: refuses calls in gRPC-Web, wherever they go, as [`refuse_foreign_origins`] does. A plain gRPC
+/// call is a program's, though it may carry an origin: of the page whose call a proxy has translated.
+pub(crate) async fn refuse_foreign_calls(
+    origins: State<Arc<Origins>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if grpc::is_grpc_web(request.headers()) {
+        refuse_foreign_origins(origins, request, next).await
+    } else {
+        next.run(request).await
+    }
+}
 
 /// Middleware: refuses what a web page of an origin asks that is not allowed.
 pub(super) async fn refuse_foreign_origins(

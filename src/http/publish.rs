@@ -40,7 +40,8 @@ const END: &str = "fanfare-end";
 /// What an attribute's name comes after.
 const ATTRIBUTE_PREFIX: &str = "fanfare-attribute-";
 /// Headers that travel as attributes of the same name.
-const TRAVELLING: [&str; 3] = ["content-type", "traceparent", "tracestate"];
+const TRAVELLING: [&str; 3] = ["content-type", "traceparent", TRACESTATE];
+const TRACESTATE: &str = "tracestate";
 
 pub(super) async fn publish(
     State(api): State<Api>,
@@ -156,8 +157,12 @@ impl Said {
             .map(|text| choose(END, text, &choices))
             .transpose()?;
         let travelling = TRAVELLING.iter().filter_map(|name| {
-            let value = joined(headers, name).transpose()?;
-            Some(value.map(|value| (*name, value)))
+            let value = match *name {
+                // Its parts may come in several headers (Trace Context, section 3.3.1).
+                TRACESTATE => joined(headers, name),
+                name => one(headers, name).map(|value| value.map(str::to_owned)),
+            };
+            Some(value.transpose()?.map(|value| (*name, value)))
         });
         let given = headers.keys().filter_map(|header| {
             let name = header.as_str().strip_prefix(ATTRIBUTE_PREFIX)?;

@@ -1,6 +1,13 @@
 //! What a query asks for: each parameter known, given once where one makes sense, and parsed.
 
-use std::{borrow::Cow, fmt::Display, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::Display,
+    str::{FromStr, Utf8Error},
+    time::Duration,
+};
+
+use percent_encoding::percent_decode_str;
 
 use crate::{
     auth::Secret,
@@ -11,7 +18,7 @@ use crate::{
     wire::InvalidField,
 };
 
-/// How much of an unknown parameter's name its refusal repeats.
+/// How much of a parameter's name its refusal repeats.
 const NAME_CHARS_SHOWN_MAX: usize = 32;
 
 /// Which route is asked, and so which parameters there are.
@@ -75,7 +82,8 @@ enum Format {
 impl StreamQuery {
     pub(super) fn parse(route: Route, query: &str) -> Result<Self, InvalidField> {
         let mut parsed = Self::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        for parameter in parameters(query) {
+            let (name, value) = parameter?;
             parsed.take(route, &name, value)?;
         }
         Ok(parsed)
@@ -172,9 +180,12 @@ impl StreamQuery {
 
 /// What is told of a parameter that would change nothing where it was meant to.
 pub(super) fn unknown_parameter(name: &str) -> InvalidField {
-    let name: String = name.chars().take(NAME_CHARS_SHOWN_MAX).collect();
-    let reason = format!("`{name}` is not a parameter of this route");
+    let reason = format!("`{}` is not a parameter of this route", shown(name));
     InvalidField::new("query", reason)
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(NAME_CHARS_SHOWN_MAX).collect()
 }
 
 /// Parses a value, naming its field if it is not valid.
@@ -184,6 +195,38 @@ pub(super) fn parse<T: FromStr<Err: Display>>(
 ) -> Result<T, InvalidField> {
     let parsed = value.parse();
     parsed.map_err(|error| InvalidField::new(field, error))
+}
+
+/// The parameters of a query, in the encoding that browsers use. Like a path, it is UTF-8.
+pub(super) fn parameters(
+    query: &str,
+) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), InvalidField>> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let invalid = |of: &str| InvalidField::new("query", format!("{of} is not UTF-8"));
+            let name = decode(name).map_err(|_| invalid("the name of a parameter"))?;
+            let value = decode(value).map_err(|_| invalid(&format!("`{}`", shown(&name))))?;
+            Ok((name, value))
+        })
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, Utf8Error> {
+    // A plus that is meant is encoded.
+    if !text.contains('+') {
+        return percent_decode_str(text).decode_utf8();
+    }
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8()?;
+    Ok(Cow::Owned(decoded.into_owned()))
+}
+
+/// Parses a whole number from 0 on.
+pub(super) fn number(field: &'static str, value: &str) -> Result<usize, InvalidField> {
+    let parsed = value.parse();
+    parsed.map_err(|_| InvalidField::new(field, format!("{field} is a whole number, 0 or more")))
 }
 
 /// Sets what may be set once.
@@ -240,7 +283,7 @@ fn start(value: &str) -> Result<StartAt, InvalidField> {
 }
 
 fn mailbox(value: &str) -> Result<usize, InvalidField> {
-    let messages: usize = parse("mailbox", value)?;
+    let messages = number("mailbox", value)?;
     if messages == 0 {
         return Err(InvalidField::new(
             "mailbox",

@@ -32,10 +32,14 @@ use crate::broker::{Held, Memory};
 /// Control frames that a connection may send for ever. The busiest clients known send a PING for each
 /// round trip in which they were sent something, which is what credit is for.
 pub(super) const CONTROL_FRAMES_PER_SECOND: u64 = 1_000;
-/// Control frames that a connection may send at once, or be owed: enough to take back all calls that may be
-/// open on it, and to open a window for each of its subscriptions, several times over. And few enough for
-/// the work they make to be over in a fraction of a millisecond.
+/// Control frames that a connection may send at once: enough to take back all calls that may be open on it,
+/// and to open a window for each of its subscriptions, several times over. And few enough for the work they
+/// make to be over in a fraction of a millisecond.
 pub(super) const CONTROL_FRAMES_BURST: u64 = 2_000;
+/// Control frames that a connection may be owed: for a busy peer that has stood still, the windows of all that
+/// it was sent meanwhile, opened at once. Their work is over in some milliseconds, and whoever makes it
+/// has been sent megabytes for it.
+const CONTROL_FRAMES_OWED_MAX: u64 = 16_384;
 const FRAME_MICROS: u64 = 1_000_000 / CONTROL_FRAMES_PER_SECOND;
 /// Frames that a peer is owed for each part of an answer: it opens two windows, and measures.
 const FRAMES_PER_PART: u64 = 4;
@@ -90,8 +94,10 @@ pub(crate) struct FrameGuard<S> {
     header_bytes: usize,
     /// How much of a frame's payload is to come.
     payload_bytes: usize,
-    /// Control frames that may still come.
+    /// Control frames that may still come of those that everybody may send.
     left: u64,
+    /// Those that may come beside them, for what the peer was sent.
+    owed: u64,
     filled_at: Instant,
     memory: Arc<Memory>,
     /// From the first large frame on.
@@ -108,6 +114,7 @@ impl<S> FrameGuard<S> {
             header_bytes: 0,
             payload_bytes: PREFACE.len(),
             left: CONTROL_FRAMES_BURST,
+            owed: 0,
             filled_at: Instant::now(),
             memory,
             held: None,
@@ -151,9 +158,12 @@ impl<S> FrameGuard<S> {
         let elapsed = self.filled_at.elapsed().as_micros() as u64;
         let earned = elapsed / FRAME_MICROS;
         self.filled_at += Duration::from_micros(earned * FRAME_MICROS);
-        self.left = (self.left + earned + granted).min(CONTROL_FRAMES_BURST);
-        let suffices = frames <= self.left;
+        self.left = (self.left + earned).min(CONTROL_FRAMES_BURST);
+        self.owed = (self.owed + granted).min(CONTROL_FRAMES_OWED_MAX);
+        let beyond = frames.saturating_sub(self.left);
         self.left = self.left.saturating_sub(frames);
+        let suffices = beyond <= self.owed;
+        self.owed = self.owed.saturating_sub(beyond);
         suffices
     }
 }
@@ -276,11 +286,13 @@ mod tests {
         assert!(guard.take(CONTROL_FRAMES_BURST));
         credit.grant(0);
         assert!(guard.take(FRAMES_PER_PART));
-        credit.grant(1 << 24);
-        assert!(
-            guard.take(CONTROL_FRAMES_BURST),
-            "and no more than that at once"
-        );
+        // What one frame leaves over is there for the next.
+        credit.grant(BYTES_PER_FRAME * 5_000);
+        (0..5).for_each(|_| assert!(guard.take(1_000)));
+        assert!(guard.take(FRAMES_PER_PART));
+        assert!(!guard.take(1));
+        credit.grant(usize::MAX);
+        assert!(guard.take(CONTROL_FRAMES_OWED_MAX), "and no more than that");
         assert!(!guard.take(1));
     }
 

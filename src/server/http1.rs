@@ -2,7 +2,8 @@
 //!
 //! A response that lasts is a stream with a lifeline, like one of HTTP/2; when it is to be let go of, so is
 //! the connection, which serves nothing else meanwhile. The same goes for one that its caller does not take,
-//! or has left.
+//! or has left. A caller that is refused before it has sent all of its request is heard out for a while after
+//! the answer.
 
 use std::{
     convert::Infallible,
@@ -18,7 +19,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -36,12 +37,28 @@ use super::{
     routes,
 };
 use crate::{
+    http as plain_http,
     metrics::{Limit, Metrics},
     service::{ConnectionShare, Lifeline},
 };
 
-/// The lifeline of the response that is being sent, if it has one.
-type Sending = Arc<Mutex<Option<Lifeline>>>;
+/// Headers of a request beside its attributes: what clients, browsers and proxies say on their own.
+const OTHER_HEADERS_MAX: usize = 36;
+/// Up to so many hyper parses without allocating for it.
+const HEADERS_IN_PLACE: usize = 100;
+
+/// What is known of the request and the response in progress.
+type Progress = Arc<Mutex<State>>;
+
+#[derive(Default)]
+struct State {
+    /// The response is one that may last.
+    lasts: bool,
+    /// The response's lifeline, if it has one.
+    lifeline: Option<Lifeline>,
+    /// Nobody has read all of the request's body.
+    is_unread: bool,
+}
 
 /// Serves the connection to its end.
 pub(super) async fn serve<S, T>(
@@ -55,23 +72,19 @@ pub(super) async fn serve<S, T>(
 {
     let (stream, ahead) = ReadAhead::new(stream);
     let mut watch = Watch {
-        sending: Sending::default(),
+        progress: Progress::default(),
         ahead,
         outgoing,
         patience: context.config.stall_timeout,
         metrics: Arc::clone(&context.metrics),
         untaken: None,
     };
-    let sending = Arc::clone(&watch.sending);
+    let progress = Arc::clone(&watch.progress);
     let requests = service_fn(|request| {
-        let (context, share, sending) = (Arc::clone(&context), share.clone(), sending.clone());
-        respond(request, context, share, sending)
+        let (context, share, progress) = (Arc::clone(&context), share.clone(), progress.clone());
+        respond(request, context, share, progress)
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(context.config.first_bytes_timeout)
-        .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize)
-        .serve_connection(TokioIo::new(stream), requests);
+    let connection = builder(&context).serve_connection(TokioIo::new(stream), requests);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         // The connection comes first: what it does is looked at then.
@@ -88,14 +101,39 @@ pub(super) async fn serve<S, T>(
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "the connection ended with an error");
+    let is_refused = match &ended {
+        Ok(()) => progress.lock().is_unread,
+        Err(error) => {
+            tracing::debug!(%error, "the connection ended with an error");
+            error.is_parse()
+        }
+    };
+    if is_refused {
+        tokio::select! {
+            () = watch.ahead.linger() => {}
+            () = context.drain.cancelled() => {}
+        }
     }
+}
+
+fn builder(context: &Context) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(context.config.first_bytes_timeout)
+        .max_buf_size(config::HEADER_LIST_BYTES_MAX as usize);
+    // An attribute is a header, and one too many is to be refused by name.
+    let attributes_max = context.pubsub.broker.limits().attributes_max;
+    let headers_max = attributes_max.saturating_add(OTHER_HEADERS_MAX);
+    if headers_max > HEADERS_IN_PLACE {
+        builder.max_headers(headers_max);
+    }
+    builder
 }
 
 /// Looks whether a response is taken.
 struct Watch<S, T> {
-    sending: Sending,
+    progress: Progress,
     ahead: Ahead<S>,
     outgoing: Outgoing<T>,
     patience: Duration,
@@ -107,12 +145,13 @@ struct Watch<S, T> {
 impl<S: AsyncRead + Unpin, T: AsyncWrite + Unpin> Watch<S, T> {
     /// Ready once the response is not waited for any longer.
     fn poll_given_up(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        if let Some(lifeline) = &mut *self.sending.lock() {
+        let mut progress = self.progress.lock();
+        if progress.lasts && self.ahead.poll_gone(cx).is_ready() {
+            tracing::debug!("the peer has left, or sends more while it is answered");
+            return Poll::Ready(());
+        }
+        if let Some(lifeline) = &mut progress.lifeline {
             self.untaken = None;
-            if self.ahead.poll_gone(cx).is_ready() {
-                tracing::debug!("the peer has left, or sends more while it is answered");
-                return Poll::Ready(());
-            }
             ready!(lifeline.poll_over(cx, self.patience));
             tracing::debug!("closed the connection of a stream that its reader does not take");
             return Poll::Ready(());
@@ -140,31 +179,82 @@ async fn respond(
     request: Request<Incoming>,
     context: Arc<Context>,
     share: ConnectionShare,
-    sending: Sending,
+    progress: Progress,
 ) -> Result<Response<Body>, Infallible> {
-    let request = request.map(Body::new);
+    if let Some(refusal) = plain_http::refuse_transfer_codings(request.headers()) {
+        progress.lock().is_unread = true;
+        return Ok(refusal);
+    }
+    let request = request.map(|body| {
+        Body::new(Arriving {
+            body,
+            is_whole: false,
+            progress: Arc::clone(&progress),
+        })
+    });
     let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
     let Ok(answer) = answering.await else {
         // The hook has logged the panic.
         return Ok(routes::internal_error());
     };
-    if answer.lifeline.is_none() {
+    if answer.lifeline.is_none() && answer.response.body().size_hint().exact().is_some() {
         return Ok(answer.response);
     }
-    *sending.lock() = answer.lifeline;
-    let tethered = |body| Body::new(Tethered { body, sending });
+    {
+        let mut progress = progress.lock();
+        progress.lasts = true;
+        progress.lifeline = answer.lifeline;
+    }
+    let tethered = |body| Body::new(Tethered { body, progress });
     Ok(answer.response.map(tethered))
 }
 
-/// A body whose lifeline ends with it.
+/// A request's body, which tells whether it has been read.
+struct Arriving {
+    body: Incoming,
+    is_whole: bool,
+    progress: Progress,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.progress.lock().is_unread = !self.is_end_stream();
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.is_whole = frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_whole || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of a response that may last. Its lifeline ends with it.
 struct Tethered {
     body: Body,
-    sending: Sending,
+    progress: Progress,
 }
 
 impl Drop for Tethered {
     fn drop(&mut self) {
-        *self.sending.lock() = None;
+        let mut progress = self.progress.lock();
+        progress.lasts = false;
+        progress.lifeline = None;
     }
 }
 

@@ -4,12 +4,18 @@
 //! sent another request, or an empty line, and left, would be kept for as long as nothing is written to it.
 //! So whoever watches over the response reads on, and what it reads is kept for hyper. Invariant: hyper reads
 //! the same bytes in the same order, and then the same end.
+//!
+//! When hyper is done with the connection, a peer may still be sending what was refused. A socket that is
+//! closed with unread bytes is reset, and many a client then reports the reset and not the answer that came
+//! before it. So what such a peer sends is still read for a while, for nobody.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
@@ -19,6 +25,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How much is kept that was sent behind a request whose response lasts. Whoever sends more is not waiting
 /// for it.
 const AHEAD_BYTES_MAX: usize = 1024;
+
+/// How much of a request that was refused is still read: no payload may be larger, whatever the limit is. It
+/// takes no memory.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+/// And for how long, as long as a stranger has for its first bytes.
+const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// The stream, for hyper.
 #[derive(Debug)]
@@ -66,6 +78,29 @@ impl<S: AsyncRead + Unpin> Ahead<S> {
             ahead.extend_from_slice(bytes);
             // Hyper may have waited for just this, and asked before it was there.
             cx.waker().wake_by_ref();
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads what the peer still sends, and forgets it: until it has sent all, or too much, or for too long.
+    pub(super) async fn linger(&self) {
+        let mut left = LINGER_BYTES;
+        let lingering = poll_fn(|cx| self.poll_forget(cx, &mut left));
+        // Either way it is over.
+        drop(tokio::time::timeout(LINGER_TIME, lingering).await);
+    }
+
+    fn poll_forget(&self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let mut state = self.0.lock();
+        while state.end.is_none() {
+            let mut room = [0; 8 * 1024];
+            let mut room = ReadBuf::new(&mut room);
+            let read = std::task::ready!(Pin::new(&mut state.stream).poll_read(cx, &mut room));
+            let bytes = room.filled().len();
+            *left = left.saturating_sub(bytes);
+            if read.is_err() || bytes == 0 || *left == 0 {
+                break;
+            }
         }
         Poll::Ready(())
     }
@@ -129,7 +164,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
 mod tests {
     use std::task::Waker;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -156,5 +194,32 @@ mod tests {
         }
         let more = [7; AHEAD_BYTES_MAX + 9];
         assert_eq!(sent(&more, false).await, (more.to_vec(), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lingering_ends_with_the_peer_and_else_by_itself() {
+        let (mut peer, stream) = duplex(4096);
+        let (_stream, ahead) = ReadAhead::new(stream);
+        let began = Instant::now();
+        let leaves = async {
+            peer.write_all(&[7; 1 << 20]).await.unwrap();
+            drop(peer);
+        };
+        tokio::join!(ahead.linger(), leaves);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+
+        let (_silent, stream) = duplex(4096);
+        let (_stream, ahead) = ReadAhead::new(stream);
+        ahead.linger().await;
+        assert_eq!(began.elapsed(), LINGER_TIME);
+
+        let (mut peer, stream) = duplex(4096);
+        let (_stream, ahead) = ReadAhead::new(stream);
+        let endless = async { while peer.write_all(&[7; 4096]).await.is_ok() {} };
+        tokio::select! {
+            () = ahead.linger() => {}
+            () = endless => panic!("the peer stays"),
+        }
+        assert_eq!(began.elapsed(), LINGER_TIME);
     }
 }

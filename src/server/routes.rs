@@ -21,7 +21,7 @@ use crate::{
     access::Access,
     broker::Broker,
     grpc::{self, Readiness},
-    http::{self as plain_http, Api, Host, Origins},
+    http::{self as plain_http, Api, Host, Origins, refuse_foreign_calls},
     metrics::Metrics,
     service::{PubSub, Receiving},
 };
@@ -52,8 +52,8 @@ pub(super) fn pubsub(
 }
 
 /// All but our own methods in gRPC over HTTP/2: gRPC-Web, health, reflection, plain HTTP and what an embedding program adds.
-/// From the outside in: a span for the request, what browsers are told of other origins, gRPC answers to
-/// gRPC callers, panics answered and logged.
+/// From the outside in: a span for the request, what browsers are told of other origins, gRPC-Web of origins
+/// that are not allowed refused, gRPC answers to gRPC callers, panics answered and logged.
 pub(super) fn router(
     config: &ServerConfig,
     readiness: Readiness,
@@ -69,6 +69,7 @@ pub(super) fn router(
     let probes = plain_http::probe_routes(readiness.clone(), metrics, access);
     let origins = Arc::new(Origins::new(&config.cors_origins));
     let cors = tower::util::option_layer(origins.layer());
+    let guard = middleware::from_fn_with_state(Arc::clone(&origins), refuse_foreign_calls);
     let api = plain_http::routes(Api {
         service: Arc::clone(pubsub),
         heartbeat_interval: config.sse_heartbeat_interval,
@@ -94,6 +95,7 @@ pub(super) fn router(
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn_with_state(memory, grpc::answer_in_grpc))
+        .layer(guard)
         .layer(cors)
         .layer(trace)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare::{broker::Limits, server::ServerConfig, wire::pb::SubscribeRequest};
 use http::Request;
-use tokio::io::AsyncWriteExt;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 use crate::{
@@ -128,6 +129,49 @@ async fn a_priority_flood_is_cut_off() {
 #[tokio::test]
 async fn a_window_update_flood_is_cut_off() {
     check_control_flood(Flood::WindowUpdate).await;
+}
+
+/// A busy client that stands still for a moment opens the windows of all that it was sent at once.
+#[tokio::test]
+async fn whoever_was_sent_much_may_open_many_windows_at_once() {
+    const OWED: usize = 6_000;
+    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+    const LARGE: usize = 900_000;
+    let broker = Running::start().await;
+    let window = (1_u32 << 30).to_be_bytes();
+    let settings = [&INITIAL_WINDOW_SIZE[..], &window].concat();
+    let beginning = [
+        PREFACE,
+        &attack::frame(attack::SETTINGS, 0, 0, &settings),
+        &attack::frame(WINDOW_UPDATE, 0, 0, &window),
+        &request(stream(0), SUBSCRIBE),
+        &last_message(stream(0), &filter("t").encode_to_vec()),
+    ];
+    let mut socket = raw::socket(broker.address, &beginning.concat()).await;
+    broker.until(|snapshot| snapshot.subscriptions == 1).await;
+    (0..5).for_each(|_| drop(broker.publish("t", vec![0; LARGE])));
+    let mut left = 5 * LARGE;
+    let mut received = vec![0; 1 << 16];
+    while left > 0 {
+        let bytes = within(socket.read(&mut received)).await.unwrap();
+        assert_ne!(bytes, 0);
+        left = left.saturating_sub(bytes);
+    }
+    let opened = attack::frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes());
+    within(socket.write_all(&opened.repeat(OWED)))
+        .await
+        .unwrap();
+    broker.publish("t", "still there");
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"still there") {
+        let bytes = within(socket.read_buf(&mut seen)).await.unwrap();
+        assert_ne!(bytes, 0, "cut off");
+    }
+    // And no more than what it is owed.
+    let more = opened.repeat(5 * OWED);
+    drop(within(socket.write_all(&more)).await);
+    raw::read_to_close(socket).await;
+    assert_eq!(broker.rejected("control_frames").await, 1);
 }
 
 #[tokio::test]

@@ -286,6 +286,24 @@ async fn a_reader_that_pauses_loses_no_small_message() {
     }
 }
 
+#[tokio::test]
+async fn subscriptions_that_nobody_reads_hold_up_no_other_of_their_client() {
+    let broker = Running::start().await;
+    let client = connect(&broker).await;
+    let mut unread = Vec::new();
+    for _ in 0..200 {
+        unread.push(subscribe(&client, topic("large")).await);
+    }
+    let mut read = subscribe(&client, topic("small")).await;
+    // More than what one stream may be sent unasked, and together more than many connections.
+    assert_eq!(broker.publish("large", vec![0; 100_000]).matched, 200);
+    for count in 0..10 {
+        let sent = Message::new(topic("small"), count.to_string());
+        within(client.publish(sent)).await.unwrap();
+        assert_eq!(message(&mut read).await.payload, count.to_string());
+    }
+}
+
 /// Answers every call with this body and these trailers, whatever it asks.
 async fn fake_broker(
     body: &'static [u8],

@@ -85,6 +85,57 @@ async fn markup_of_another_site_joins_no_group_and_the_page_can_be_linked_to() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_origin_calls_nothing_in_grpc_web_and_a_program_may_say_what_it_likes() {
+    let broker = allowing(&["https://other.example"]).await;
+    let call = async |version, content_type: &str, path: &str, header: (&str, &str)| {
+        let mut web = Web::connect(broker.address, version).await;
+        let request = web
+            .post(path)
+            .header("content-type", content_type)
+            .header("te", "trailers")
+            .header(header.0, header.1);
+        web.send(request, frame(&message("t", "x"))).await
+    };
+    let foreign = [("origin", PAGE), ("sec-fetch-site", "cross-site")];
+    let own = broker.url();
+    for version in VERSIONS {
+        for content_type in ["application/grpc-web+proto", "application/grpc-web-text"] {
+            for path in [PUBLISH, "/grpc.health.v1.Health/Check"] {
+                for header in foreign {
+                    let got = call(version, content_type, path, header).await;
+                    assert_eq!(got.status, 403, "{path}");
+                    assert_eq!(got.header("access-control-allow-origin"), None);
+                    let error = &got.json().await["error"];
+                    assert_eq!(error["code"], "PERMISSION_DENIED");
+                }
+            }
+        }
+        assert_eq!(broker.broker.snapshot().published, 0);
+    }
+    let mut published = 0;
+    for (version, content_type, header) in [
+        (Version::Http1, "application/grpc-web", ("origin", &*own)),
+        (Version::Http1, "application/grpc-web", ("x-grpc-web", "1")),
+        (
+            Version::Http2,
+            "application/grpc-web",
+            ("origin", "https://other.example"),
+        ),
+        (Version::Http2, "application/grpc", ("origin", PAGE)),
+    ] {
+        let got = call(version, content_type, PUBLISH, header).await;
+        assert_eq!(got.status, 200, "{header:?}");
+        published += 1;
+        assert_eq!(broker.broker.snapshot().published, published, "{header:?}");
+    }
+    // Health and reflection take the other way through the door.
+    let health = "/grpc.health.v1.Health/Check";
+    let got = call(Version::Http2, "application/grpc", health, ("origin", PAGE)).await;
+    assert_eq!(got.status, 200);
+    assert_eq!(got.header("content-type"), Some("application/grpc"));
+}
+
+#[tokio::test]
 async fn without_an_allowed_origin_a_preflight_allows_nothing() {
     let broker = Running::start().await;
     let mut web = Web::http1(broker.address).await;

@@ -152,6 +152,9 @@ async fn a_query_that_is_wrong_is_refused_with_the_field_at_fault() {
         assert_eq!(status, 400, "{path}");
         assert_eq!(body["error"]["code"], "INVALID_ARGUMENT", "{path}");
         assert_eq!(body["error"]["field"], field, "{path}");
+        let message = body["error"]["message"].as_str().unwrap();
+        let named = path.split(['?', '=']).nth(1).unwrap();
+        assert!(message.contains(named), "{path}: {message}");
     }
     let error = within(client(&broker).await.topics("", "size", 1)).await;
     let Err(FiguresError::Call(CallError::Unexpected { status })) = error else {

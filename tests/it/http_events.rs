@@ -9,11 +9,11 @@ use fanfare::{
     server::ServerConfig,
 };
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    raw::{read_to_close, socket},
-    support::{Running, within},
+    raw::{SUBSCRIBE, frame, frame_of, read_to_close, socket},
+    support::{Running, filter, within},
     web::{Block, Event, VERSIONS, Version, Web},
 };
 
@@ -279,8 +279,21 @@ async fn a_query_that_is_wrong_is_refused_by_name() {
     check("/v1/events?topic=t&overflow=block", "overflow", choices).await;
     let zero = "mailbox is 0: it must be more";
     check("/v1/events?topic=t&mailbox=0", "mailbox", zero).await;
-    let digits = "invalid digit found in string";
-    check("/v1/events?topic=t&mailbox=many", "mailbox", digits).await;
+    let number = "mailbox is a whole number, 0 or more";
+    for wrong in ["many", "-1", ""] {
+        let path = format!("/v1/events?topic=t&mailbox={wrong}");
+        check(&path, "mailbox", number).await;
+    }
+    // Not even as a character that stands for what is none.
+    for (wrong, what) in [
+        ("topic=%ff", "`topic`"),
+        ("topic=a.%C3+b", "`topic`"),
+        ("topic=t&tag=%ed%a0%80", "`tag`"),
+        ("%FF=t", "the name of a parameter"),
+    ] {
+        let path = format!("/v1/events?{wrong}");
+        check(&path, "query", &format!("{what} is not UTF-8")).await;
+    }
     let twice = "mailbox is given twice";
     check("/v1/events?topic=t&mailbox=1&mailbox=2", "mailbox", twice).await;
     let unit = "heartbeat is a time with its unit, such as 15s";
@@ -362,6 +375,67 @@ async fn a_reader_that_sent_more_before_it_left_is_gone_all_the_same() {
             broker.until(|snapshot| snapshot.subscriptions == 0).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_reader_whose_request_is_odd_is_gone_when_it_leaves() {
+    let broker = Running::start().await;
+    let grpc_web = |path: &str, body: &[u8]| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc-web\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body, b"\r\n"].concat()
+    };
+    let get = |more: &str| {
+        let head = "GET /v1/topics/t/messages HTTP/1.1\r\nhost: x\r\n";
+        format!("{head}{more}").into_bytes()
+    };
+    let subscribe = grpc_web(SUBSCRIBE, &frame(&filter("t")));
+    for request in [
+        get("connection: close\r\n\r\n\r\n"),
+        get("content-length: 5\r\n\r\nabcde\r\n"),
+        get("content-length: 5\r\n\r\n"),
+        get("content-length: 5\r\n\r\nab"),
+        get(&format!(
+            "content-length: 500000\r\n\r\n{}",
+            "x".repeat(1_000)
+        )),
+        get("transfer-encoding: chunked\r\n\r\n5\r\nab"),
+        get("transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n\r\n"),
+        get("content-length: 5\r\nexpect: 100-continue\r\n\r\n"),
+        subscribe,
+    ] {
+        for is_late in [false, true] {
+            let mut socket = socket(broker.address, &request).await;
+            broker.until(|snapshot| snapshot.subscriptions == 1).await;
+            if is_late {
+                // What was sent is read by now.
+                let mut answer = [0; 12];
+                within(socket.read_exact(&mut answer)).await.unwrap();
+                assert_eq!(answer, *b"HTTP/1.1 200");
+                socket.write_all(b"\r\n").await.unwrap();
+            }
+            drop(socket);
+            broker.until(|snapshot| snapshot.subscriptions == 0).await;
+        }
+    }
+    // Who goes on and on is not waited for.
+    let mut endless = socket(broker.address, &get("\r\n\r\n")).await;
+    broker.until(|snapshot| snapshot.subscriptions == 1).await;
+    within(endless.write_all(&[b'\n'; 1 << 16])).await.unwrap();
+    broker.until(|snapshot| snapshot.subscriptions == 0).await;
+    drop(endless);
+    // Who watches health has no subscription, but a connection.
+    let watch = grpc_web("/grpc.health.v1.Health/Watch", &frame_of(b""));
+    let mut socket = socket(broker.address, &watch).await;
+    let mut answer = [0; 12];
+    within(socket.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 200");
+    broker.until_metric("fanfare_connections", 2).await;
+    drop(socket);
+    broker.until_metric("fanfare_connections", 1).await;
 }
 
 #[tokio::test]

@@ -6,9 +6,13 @@ use bytes::Bytes;
 use fanfare::{broker::Limits, server::ServerConfig};
 use http::Request;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 
 use crate::{
+    raw,
     support::{Running, filter, next, subscribe, within},
     web::{VERSIONS, Version, Web},
 };
@@ -175,6 +179,12 @@ async fn what_the_caller_must_change_is_named() {
             "fanfare-attribute-a is given twice",
         )
         .await;
+        for (name, twice) in [
+            ("content-type", "content-type is given twice"),
+            ("traceparent", "traceparent is given twice"),
+        ] {
+            check(path, &[(name, "a"), (name, "b")], name, twice).await;
+        }
     }
     assert_eq!(broker.broker.snapshot().published, 0);
 }
@@ -398,4 +408,103 @@ async fn a_request_in_progress_is_finished_while_the_broker_drains() {
     assert_eq!(got.status, 200);
     assert_eq!(got.header("connection"), Some("close"));
     broker.stopped().await;
+}
+
+#[tokio::test]
+async fn as_many_attributes_as_are_allowed_fit_into_a_request() {
+    let limits = Limits {
+        attributes_max: 200,
+        ..Limits::default()
+    };
+    let broker = Running::start_with(ServerConfig::default(), limits).await;
+    for version in VERSIONS {
+        let mut web = Web::connect(broker.address, version).await;
+        for (count, status) in [(200, 200), (201, 431)] {
+            let mut request = web.post("/v1/topics/t");
+            for number in 0..count {
+                request = request.header(format!("fanfare-attribute-a{number}"), "x");
+            }
+            let got = web.send(request, "").await;
+            assert_eq!(got.status, status, "{version:?}");
+            if status == 431 {
+                let message = "201 attributes exceed the limit of 200";
+                error("RESOURCE_EXHAUSTED", message, None)(&got.json().await, 431);
+            } else {
+                got.json().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_another_transfer_coding_than_chunks_is_refused() {
+    let broker = Running::start().await;
+    let ask = async |codings: &str| {
+        let request = format!(
+            "POST /v1/topics/t HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{codings}\r\n\
+             1\r\nx\r\n0\r\n\r\n"
+        );
+        raw::http1(broker.address, &request).await
+    };
+    for codings in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+    ] {
+        let (status, body) = ask(codings).await;
+        assert_eq!(status, 501, "{codings}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["error"]["code"], "UNIMPLEMENTED");
+        assert_eq!(body["error"]["field"], "transfer-encoding");
+    }
+    assert_eq!(broker.broker.snapshot().published, 0);
+    assert_eq!(ask("Transfer-Encoding: Chunked\r\n").await.0, 200);
+    assert_eq!(broker.broker.snapshot().published, 1);
+}
+
+/// More than sockets hold, so that it only leaves if somebody reads it.
+const LARGE: usize = 12 * 1024 * 1024;
+
+#[tokio::test]
+async fn over_http1_who_sends_all_before_it_reads_is_told_why_it_is_refused() {
+    let broker = Running::start().await;
+    for (topic, status) in [("t", "413"), ("a..b", "400")] {
+        for framing in ["content-length: 12582912", "transfer-encoding: chunked"] {
+            let head = format!("POST /v1/topics/{topic} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
+            let mut socket = raw::socket(broker.address, head.as_bytes()).await;
+            if framing.ends_with("chunked") {
+                socket.write_all(b"c00000\r\n").await.unwrap();
+            }
+            within(socket.write_all(&vec![b'x'; LARGE])).await.unwrap();
+            let mut answer = [0; 12];
+            within(socket.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(answer, *format!("HTTP/1.1 {status}").as_bytes());
+        }
+    }
+    // And so is who sends too many headers.
+    let mut socket = raw::socket(broker.address, b"POST / HTTP/1.1\r\nhost: x\r\n").await;
+    within(socket.write_all(&vec![b'x'; LARGE])).await.unwrap();
+    let mut answer = [0; 12];
+    within(socket.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 431");
+}
+
+#[tokio::test]
+async fn over_http1_who_is_refused_and_never_stops_sending_is_cut_off() {
+    let mut broker = Running::start().await;
+    let head = b"POST /v1/topics/t HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999999\r\n\r\n";
+    let mut socket = raw::socket(broker.address, head).await;
+    let part = vec![b'x'; 1 << 20];
+    within(async { while socket.write_all(&part).await.is_ok() {} }).await;
+    // A drain waits for none that is refused.
+    let _refused = raw::socket(broker.address, head).await;
+    broker.until_metric("fanfare_connections", 2).await;
+    let began = tokio::time::Instant::now();
+    broker.shut_down();
+    broker.stopped().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
 }

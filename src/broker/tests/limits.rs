@@ -205,6 +205,53 @@ fn a_refused_subscription_leaves_idle_topics_alone() {
 }
 
 #[test]
+fn a_subscription_counts_and_so_does_each_filter_after_the_first() {
+    let broker = broker_with(Limits::default());
+    let memory = |broker: &Broker| broker.snapshot().memory_bytes;
+    let one = broker.subscribe(options("a.*")).unwrap();
+    let first = memory(&broker);
+    assert_eq!(first, pressure::SUBSCRIPTION_BYTES);
+    let more = SubscribeOptions {
+        filters: filters("a.* b.* c.*"),
+        ..options("a.*")
+    };
+    let three = broker.subscribe(more).unwrap();
+    let filters = 2 * pressure::FILTER_BYTES;
+    assert_eq!(memory(&broker), 2 * first + filters);
+    drop((one, three));
+    assert_eq!(memory(&broker), 0);
+}
+
+#[test]
+fn a_mailbox_may_be_as_large_as_the_largest_by_default() {
+    let capacity = |value, max| Limits {
+        mailbox_capacity: value,
+        mailbox_capacity_max: max,
+        ..Limits::default()
+    };
+    assert!(Broker::new(capacity(5, 5), 1).is_ok());
+    let error = Broker::new(capacity(6, 5), 1).unwrap_err();
+    assert!(matches!(
+        error,
+        LimitsError::CapacityAboveMax { value: 6, max: 5 }
+    ));
+}
+
+#[test]
+fn what_the_process_takes_counts_and_leaves_most_of_the_budget() {
+    let limits = Limits {
+        memory_budget: 80_000_000,
+        ..Limits::default()
+    };
+    let broker = broker_with(limits);
+    broker.count_process(3_000_000);
+    assert_eq!(broker.snapshot().memory_bytes, 3_000_000);
+    // Said again, it counts once; and a small budget is not used up by it.
+    broker.count_process(70_000_000);
+    assert_eq!(broker.snapshot().memory_bytes, 10_000_000);
+}
+
+#[test]
 fn the_largest_mailboxes_are_shed_until_memory_is_no_longer_critical() {
     let limits = Limits {
         memory_budget: 2 << 20,

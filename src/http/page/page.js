@@ -405,13 +405,15 @@
   $("tail-clear").addEventListener("click", () => $("tail").replaceChildren());
 
   // Publishing.
+  // A header's value is bytes to fetch, a character for each.
+  const utf8 = (value) => String.fromCharCode(...new TextEncoder().encode(value));
   async function publish() {
     const headers = new Headers({ "content-type": "text/plain; charset=utf-8" });
     const topic = $("publish-topic").value.trim();
     try {
       for (const name of ["tag", "key"]) {
         const value = $("publish-" + name).value.trim();
-        if (value) headers.set("fanfare-" + name, value);
+        if (value) headers.set("fanfare-" + name, utf8(value));
       }
       const response = await ask("v1/topics/" + encodeURIComponent(topic), {
         method: "POST",

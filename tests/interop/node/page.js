@@ -101,6 +101,12 @@ const cases = {
     await shows(page.locator('#tail li').first(), /^orders\.eu 1 · [0-9:.]+ · tag paid.*42 sprockets$/);
     await shows(row(page, 'topics', 'orders.eu').locator('td').nth(2), '2');
     await keepPicture(page, 'light');
+    await page.getByLabel('Payload').fill('größer');
+    await page.getByLabel('Tag').fill('bezahlt-ü');
+    await page.getByLabel('Key', { exact: true }).fill('日本 🦀');
+    await page.getByRole('button', { name: 'Publish' }).click();
+    await shows(page.locator('#publish-status'), 'orders.eu 2: 2 of 2 got it');
+    await shows(page.locator('#tail li').first(), /^orders\.eu 2 · [0-9:.]+ · tag bezahlt-ü · key 日本 🦀.*größer$/);
 
     const pace = setInterval(() => publish('orders.eu', 'again').catch(() => {}), 20);
     await shows(page.locator('#in'), /^[1-9]/);

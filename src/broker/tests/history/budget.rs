@@ -114,6 +114,29 @@ fn history_is_given_up_before_a_subscriber_is() {
 }
 
 #[test]
+fn history_and_idle_topics_are_given_up_before_a_subscriber_is_refused() {
+    let mut limits = limits(500_000);
+    limits.payload_bytes_max = 10_000;
+    limits.memory_budget = 1_000_000;
+    let broker = broker_with(limits);
+    for number in 0..3_000 {
+        publish(&broker, &format!("t{number}"), "payload");
+    }
+    broker.tick(1);
+    let error = broker.subscribe(options("new")).unwrap_err();
+    assert!(matches!(error, SubscribeError::MemoryScarce { .. }));
+    // Topics are forgotten if they were not used between two calls.
+    (0..2).for_each(|_| assert_eq!(broker.relieve(), 0));
+    let mut reader = broker.subscribe(options("new")).unwrap();
+    publish(&broker, "new", "x");
+    assert_eq!(read_all(&mut reader).payloads, ["x"]);
+    let snapshot = broker.snapshot();
+    assert!(snapshot.evicted[EvictReason::Memory as usize] > 0);
+    assert!(snapshot.topics < 3_000, "{}", snapshot.topics);
+    assert!(!broker.is_short_of_memory());
+}
+
+#[test]
 fn what_is_no_longer_kept_takes_no_memory() {
     let broker = broker_with(limits(1 << 30));
     for number in 0..1_000 {
