@@ -5,7 +5,8 @@
 //! they take and not the work. So this watches the frames' headers as they pass, 9 bytes each, and lets a
 //! connection have [`CONTROL_FRAMES_PER_SECOND`] of such frames, beside those that it is owed: a peer
 //! that is sent much has windows to open and round trips to measure, and gets [`credit`](Credit::grant).
-//! It also sees when a connection begins to be sent large frames, from which time on it takes more memory.
+//! It also sees when a connection begins to send large frames, from which time on it takes more memory; where
+//! there is none left, the connection is cut off, since what `h2` takes for it cannot be refused.
 //! Invariant: no byte is changed, and none is kept.
 //!
 //! Knows no meaning of a frame beyond its header: whatever is malformed, `h2` finds.
@@ -69,6 +70,7 @@ pub(crate) struct Credit(Arc<State>);
 struct State {
     granted: AtomicU64,
     is_overdrawn: AtomicBool,
+    is_short_of_memory: AtomicBool,
 }
 
 impl Credit {
@@ -78,9 +80,14 @@ impl Credit {
         self.0.granted.fetch_add(frames, Ordering::Relaxed);
     }
 
-    /// Whether the connection was cut off for its frames.
+    /// Whether the connection was cut off for the number of its frames.
     pub(super) fn is_overdrawn(&self) -> bool {
         self.0.is_overdrawn.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was for their size, and want of memory.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.0.is_short_of_memory.load(Ordering::Relaxed)
     }
 }
 
@@ -140,10 +147,11 @@ impl<S> FrameGuard<S> {
             self.payload_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
             self.header_bytes = 0;
             count += u64::from(is_control(kind, flags, self.payload_bytes));
-            if self.payload_bytes >= LARGE_FRAME_BYTES {
-                let memory = &self.memory;
-                self.held
-                    .get_or_insert_with(|| memory.hold(LARGE_FRAMES_BYTES));
+            if self.payload_bytes >= LARGE_FRAME_BYTES && self.held.is_none() {
+                let is_short = self.memory.would_pass(LARGE_FRAMES_BYTES);
+                let is_known = &self.credit.0.is_short_of_memory;
+                is_known.fetch_or(is_short, Ordering::Relaxed);
+                self.held = Some(self.memory.hold(LARGE_FRAMES_BYTES));
             }
         }
     }
@@ -192,6 +200,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
             this.credit.0.is_overdrawn.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::Error::other("too many control frames")));
         }
+        if this.credit.is_short_of_memory() {
+            return Poll::Ready(Err(io::Error::other("no memory for large frames")));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -228,6 +239,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload_bytes: u8) -> Vec<u8> {
@@ -310,5 +323,27 @@ mod tests {
         }
         drop(guard);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn where_memory_is_used_up_large_frames_are_not_read() {
+        let memory = Arc::new(Memory::new(2 * LARGE_FRAMES_BYTES));
+        let data = [
+            &[0, 0x10, 0, DATA, 0, 0, 0, 0, 1][..],
+            &[0; LARGE_FRAME_BYTES],
+        ]
+        .concat();
+        let bytes = [PREFACE, &frame(HEADERS, 4, 30), &data].concat();
+        let mut read = Vec::new();
+        for is_left in [true, true, false] {
+            let (mut peer, stream) = tokio::io::duplex(bytes.len());
+            peer.write_all(&bytes).await.unwrap();
+            let credit = Credit::default();
+            let mut guard = FrameGuard::new(stream, credit.clone(), Arc::clone(&memory));
+            let mut buffer = vec![0; bytes.len()];
+            assert_eq!(guard.read_exact(&mut buffer).await.is_ok(), is_left);
+            assert_eq!(credit.is_short_of_memory(), !is_left);
+            read.push(guard);
+        }
     }
 }

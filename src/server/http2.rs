@@ -92,6 +92,12 @@ where
             context.metrics.reject(Limit::ControlFrames);
             tracing::warn!("closed a connection that sent too many control frames");
             outgoing.put(&CALM_DOWN);
+        } else if credit.is_short_of_memory() {
+            context.metrics.reject(Limit::Memory);
+            tracing::warn!(
+                "closed a connection that began to send large frames: memory is used up"
+            );
+            outgoing.put(&CALM_DOWN);
         }
         let last_words = poll_fn(|cx| outgoing.poll_pass_on(cx));
         tokio::select! {

@@ -214,33 +214,39 @@ async fn replay_and_what_follows_meet_under_concurrent_publishing() {
 async fn what_is_gone_is_told_before_what_follows_it() {
     let broker = start(3).await;
     let client = broker.client().await;
-    let first = broker.publish("t", "1").cursor().unwrap().to_string();
-    for number in 2..=10 {
-        broker.publish("t", number.to_string());
-    }
+    let cursors = (1..=10).map(|number| broker.publish("t", number.to_string()).cursor().unwrap());
+    let cursors: Vec<_> = cursors.collect();
+    let first = cursors[0].to_string();
     let after = WireStart::StartAfter(first.clone());
     let mut one = subscribe(&client, starting("t", after.clone())).await;
-    let gap = |missing, at_least| SubscribeResponse {
+    let gap = |missing, at_least, cursor: String| SubscribeResponse {
         gap: Some(pb::Gap { missing, at_least }),
+        cursor,
         ..Default::default()
     };
+    // From where to go on after it: the last that is gone.
+    let seventh = cursors[6];
     assert_eq!(
         next(&mut one).await,
-        gap(6, false),
+        gap(6, false, seventh.to_string()),
         "2 to 7, and nothing else with it"
     );
     assert_eq!(payloads(&mut one, 3).await, ["8", "9", "10"]);
     let mut many = subscribe(&client, starting("*", after)).await;
+    let told = next(&mut many).await;
     assert_eq!(
-        next(&mut many).await,
-        gap(1, true),
+        told.gap,
+        gap(1, true, String::new()).gap,
         "a filter's topics are not counted"
     );
+    let after = WireStart::StartAfter(told.cursor);
+    let mut again = subscribe(&client, starting("*", after)).await;
+    assert_eq!(payloads(&mut again, 3).await, ["8", "9", "10"]);
     assert_eq!(payloads(&mut many, 3).await, ["8", "9", "10"]);
     let mut more = subscribe(&client, starting("t", WireStart::StartLast(5))).await;
-    assert_eq!(next(&mut more).await, gap(2, false));
+    assert_eq!(next(&mut more).await, gap(2, false, seventh.to_string()));
     let mut unkept = subscribe(&client, starting("free", WireStart::StartAfter(first))).await;
-    assert_eq!(next(&mut unkept).await, gap(0, true));
+    assert_eq!(next(&mut unkept).await, gap(0, true, String::new()));
     let evicted = "fanfare_history_evicted_messages_total{reason=\"count\"}";
     assert_eq!(broker.metric(evicted).await, 7);
     assert_eq!(broker.metric("fanfare_history_messages").await, 3);
