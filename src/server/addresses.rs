@@ -9,11 +9,13 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::config::ServerConfig;
+use super::{config::ServerConfig, slowed::Slowed};
 use crate::metrics::Limit;
 
 /// One address may have this part of all handshakes in progress.
@@ -26,6 +28,7 @@ pub(super) struct Addresses {
     per_address_max: usize,
     handshakes_max: usize,
     open: Mutex<Open>,
+    slowed: Mutex<Slowed>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,7 @@ impl Addresses {
             per_address_max: config.connections_per_address_max,
             handshakes_max: config.handshakes_max,
             open: Mutex::default(),
+            slowed: Mutex::default(),
         })
     }
 
@@ -74,10 +78,13 @@ impl Addresses {
             counts.connections += 1;
             counts.handshakes += 1;
         });
+        drop(open);
+        let wait = self.slowed.lock().turn(address, Instant::now());
         Ok(Entry {
             addresses: Arc::clone(self),
             address,
             is_handshake: true,
+            wait,
         })
     }
 }
@@ -102,9 +109,21 @@ pub(super) struct Entry {
     addresses: Arc<Addresses>,
     address: IpAddr,
     is_handshake: bool,
+    wait: Duration,
 }
 
 impl Entry {
+    /// How long the connection waits until it is served: not at all, but for an address that is slowed.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// The connection was cut off for breaking the rules.
+    pub(super) fn offended(&self) {
+        let mut slowed = self.addresses.slowed.lock();
+        slowed.offend(self.address, Instant::now());
+    }
+
     /// The peer has said what it wants.
     pub(super) fn greeted(&mut self) {
         if std::mem::take(&mut self.is_handshake) {

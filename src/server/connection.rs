@@ -4,9 +4,10 @@
 //! too long, and when the broker drains: then it is told to finish, and dropped when the time is up. A TLS
 //! handshake is part of its first bytes.
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use axum::Router;
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -49,21 +50,33 @@ pub(super) fn serve<H>(
     held: H,
 ) -> impl Future<Output = ()> + use<H> {
     // A box each, since beginning takes more memory than going on, and a connection lasts for days.
-    let opening = Box::pin(open(stream, context));
+    let opening = Box::pin(open(stream, context, entry.wait()));
     async move {
         let opened = opening.await;
         entry.greeted();
-        if let Some(serving) = opened {
-            serving.await;
+        if let Some(serving) = opened
+            && serving.await == Conduct::Abusive
+        {
+            entry.offended();
         }
         drop((entry, held));
     }
 }
 
-/// Finds out what the peer speaks; returns what serves it, if it speaks before the drain.
-async fn open(stream: TcpStream, context: Arc<Context>) -> Option<BoxFuture<()>> {
+/// Waits, and finds out what the peer speaks; returns what serves it, if it speaks before the drain.
+async fn open(
+    stream: TcpStream,
+    context: Arc<Context>,
+    wait: Duration,
+) -> Option<BoxFuture<Conduct>> {
+    let greeting = async {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        greet(stream, &context).await
+    };
     tokio::select! {
-        serving = greet(stream, &context) => serving,
+        serving = greeting => serving,
         // A connection that has not spoken has nothing to finish.
         () = context.drain.cancelled() => None,
     }
@@ -77,7 +90,7 @@ struct Greeted {
     peer: Peer,
 }
 
-async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<()>> {
+async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<Conduct>> {
     let time = context.config.first_bytes_timeout;
     match tokio::time::timeout(time, hear_out(socket, context)).await {
         Ok(Ok(Some(greeted))) => return begin(greeted, context).await,
@@ -142,7 +155,16 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
     }
 }
 
-async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>> {
+/// How a peer has behaved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Conduct {
+    /// As peers do.
+    Fair,
+    /// It broke the protocol's rules, or flooded, and was cut off for it.
+    Abusive,
+}
+
+async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<Conduct>> {
     let Greeted {
         protocol,
         stream,
@@ -153,12 +175,10 @@ async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<()>
     let share = ConnectionShare::new(config.subscriptions_per_connection_max, peer)
         .with_publish_rate(config.publish_rate_max.map(PublishRate::new));
     match protocol {
-        Protocol::Http1 => Some(Box::pin(http1::serve(
-            stream,
-            outgoing,
-            Arc::clone(context),
-            share,
-        ))),
+        Protocol::Http1 => {
+            let serving = http1::serve(stream, outgoing, Arc::clone(context), share);
+            Some(Box::pin(serving.map(|()| Conduct::Fair)))
+        }
         Protocol::Http2 => match http2::open(stream, outgoing, context, share).await {
             Ok(serving) => Some(serving),
             Err(error) => {

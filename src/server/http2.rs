@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     call::Call,
     config,
-    connection::{BoxFuture, Context},
+    connection::{BoxFuture, Conduct, Context},
     frame_guard::{Credit, FrameGuard},
     outbox::Outgoing,
 };
@@ -34,7 +34,7 @@ pub(super) async fn open<S, T>(
     outgoing: Outgoing<T>,
     context: &Arc<Context>,
     share: ConnectionShare,
-) -> Result<BoxFuture<()>, h2::Error>
+) -> Result<BoxFuture<Conduct>, h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncWrite + Unpin + Send + 'static,
@@ -61,12 +61,13 @@ fn serve<S, T>(
     credit: Credit,
     context: Arc<Context>,
     share: ConnectionShare,
-) -> BoxFuture<()>
+) -> BoxFuture<Conduct>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncWrite + Unpin + Send + 'static,
 {
     Box::pin(async move {
+        let mut conduct = Conduct::Fair;
         {
             let mut serving = pin!(try_serve(&mut connection, &credit, &context, &share));
             let served = poll_fn(|cx| {
@@ -86,12 +87,16 @@ where
             });
             if let Err(error) = served.await {
                 tracing::debug!(%error, "the connection ended with an error");
+                if error.is_peers_fault() {
+                    conduct = Conduct::Abusive;
+                }
             }
         }
         if credit.is_overdrawn() {
             context.metrics.reject(Limit::ControlFrames);
             tracing::warn!("closed a connection that sent too many control frames");
             outgoing.put(&CALM_DOWN);
+            conduct = Conduct::Abusive;
         } else if credit.is_short_of_memory() {
             context.metrics.reject(Limit::Memory);
             tracing::warn!(
@@ -104,6 +109,7 @@ where
             _ = tokio::time::timeout(context.config.stall_timeout, last_words) => {}
             () = context.close.cancelled() => {}
         }
+        conduct
     })
 }
 
@@ -113,6 +119,13 @@ enum Error {
     Protocol(#[source] h2::Error),
     #[error("writing to the peer: {0}")]
     Write(#[source] std::io::Error),
+}
+
+impl Error {
+    /// Whether `h2` cut the connection off for what the peer sent.
+    fn is_peers_fault(&self) -> bool {
+        matches!(self, Self::Protocol(error) if error.is_library() && !error.is_io())
+    }
 }
 
 async fn try_serve<S>(

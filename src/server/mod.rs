@@ -16,6 +16,7 @@ mod outbox;
 mod patience;
 mod read_ahead;
 mod routes;
+mod slowed;
 mod sniff;
 mod socket;
 mod tls;

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use fanfare::{broker::Limits, server::ServerConfig, wire::pb::SubscribeRequest};
 use http::Request;
 use prost::Message as _;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 use tonic::Code;
 
 use crate::{
@@ -172,6 +175,29 @@ async fn whoever_was_sent_much_may_open_many_windows_at_once() {
     drop(within(socket.write_all(&more)).await);
     raw::read_to_close(socket).await;
     assert_eq!(broker.rejected("control_frames").await, 1);
+}
+
+/// To cut a flood off is work, too: whoever comes back at once waits for its turn.
+#[tokio::test]
+async fn whoever_was_cut_off_comes_back_slowly_and_others_go_on() {
+    const TURN: Duration = Duration::from_millis(10);
+    let broker = Running::start().await;
+    let mut before = Raw::connect(broker.address).await;
+    for flood in [Flood::Ping, Flood::MalformedRequest] {
+        let answer = flood.run(broker.address, PUBLISH_STREAM, 20_000);
+        assert!(beside_a_good_client(&broker, answer).await.is_closed);
+        let began = Instant::now();
+        for _ in 0..3 {
+            let mut again = Raw::connect(broker.address).await;
+            let request = again.grpc(PUBLISH);
+            let status = again.status_of(request, frame(&message("t", "x"))).await;
+            assert_eq!(status.code(), Code::Ok);
+        }
+        assert!(began.elapsed() >= 3 * TURN, "{:?}", began.elapsed());
+    }
+    let request = before.grpc(PUBLISH);
+    let status = before.status_of(request, frame(&message("t", "x"))).await;
+    assert_eq!(status.code(), Code::Ok);
 }
 
 #[tokio::test]
