@@ -139,13 +139,17 @@ impl Subscription {
             let gap = cursor::Gap { missing, at_least };
             self.account.give_up(gap);
             self.ready.push_back(Event::Gap(gap));
-            // What was asked for has been answered: to ask for the same again would be to be told it again.
-            self.is_answered = true;
+            let keeps_nothing = self.facts.cursor.is_none() && self.subscribe.is_to_one_topic();
             match response.cursor.parse() {
-                Ok(place) => self.newest = Some(place),
-                // Nothing is kept: what comes is what is published from the start on.
-                Err(_) if self.facts.cursor.is_none() => {
+                // What was asked for has been answered: to ask for it again would be to be told it again.
+                Ok(place) => {
+                    self.newest = Some(place);
+                    self.is_answered = true;
+                }
+                // What comes is what is published from the start on.
+                Err(_) if keeps_nothing => {
                     self.newest = None;
+                    self.is_answered = true;
                     self.account = Account::new(self.facts.start, self.subscribe.takes_all());
                 }
                 Err(_) => {}

@@ -187,22 +187,23 @@ impl Replay {
         Poll::Pending
     }
 
-    /// The place before what is handed over next, or after all that was looked at; `None` where nothing is kept,
-    /// or if there is more to be looked at first.
+    /// The place before what is handed over next, or looked at next, or after all of it; `None` where nothing is
+    /// kept.
     fn place(&self, shared: &Shared) -> Option<Cursor> {
-        let next = self.batch.first();
-        let position = match next.map(|next| next.position) {
-            Some(position) => Position(position?.0 - 1),
-            None if self.is_done => self.position,
-            None => return None,
-        };
+        let (handed_over, looked_at) = (self.batch.first(), self.sources.peek());
+        let next = handed_over
+            .and_then(|next| next.position)
+            .or_else(|| looked_at.map(Source::position));
+        let position = next.map_or(self.position, |next| Position(next.0.saturating_sub(1)));
         match &self.topics {
             Topics::One { state, next: end } => {
-                let next = next.map_or(*end, |next| next.sequence.0);
+                let next = handed_over
+                    .map(|next| next.sequence.0)
+                    .or_else(|| looked_at.map(Source::next));
                 Some(Cursor {
                     epoch: state.epoch,
                     position,
-                    sequence: Sequence(next - 1),
+                    sequence: Sequence(next.unwrap_or(*end) - 1),
                 })
             }
             Topics::Many(_) => Some(shared.cursor_at(position)),

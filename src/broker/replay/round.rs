@@ -54,6 +54,11 @@ impl Source {
         self.position
     }
 
+    /// The sequence of the next one.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.next > self.end
     }

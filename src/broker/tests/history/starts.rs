@@ -365,6 +365,42 @@ fn what_another_topic_gave_up_is_not_told_to_who_did_not_ask_for_it() {
     check(&broker, "b.t", since, Got::of(&[]).after_gap(Gap::UNKNOWN));
 }
 
+/// What is wanted is further away than one take looks.
+#[test]
+fn a_gap_says_where_to_go_on_although_nothing_wanted_is_near() {
+    let broker = broker_with(keeping(&[("few", Some(1)), (">", Some(20_000))]));
+    let foreign = Cursor {
+        epoch: Epoch(999),
+        position: Position(7),
+        sequence: Sequence(7),
+    };
+    publish_all(&broker, "few", 1..=2);
+    publish_all(&broker, "many", 1..=10_000);
+    let mut rare = Message::new(topic("many"), "rare".to_owned());
+    rare.tag = Some("rare".parse().unwrap());
+    broker.publish(rare, SystemTime::UNIX_EPOCH).unwrap();
+    for filter in ["many", "*"] {
+        let tagged = |start| SubscribeOptions {
+            tags: vec!["rare".parse().unwrap()],
+            ..from_start(filter, start)
+        };
+        let subscribe = |start| broker.subscribe_encoded(tagged(start), &ENCODING).unwrap();
+        let mut subscription = subscribe(StartAt::After(foreign));
+        let mut places = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        let taken = subscription.poll_take_encoded(&mut cx, ALL, |taken| match taken {
+            Taken::Gap(gap, place) => places.push((gap, place.unwrap())),
+            other => panic!("{other:?} is far away"),
+        });
+        assert!(taken.is_ready());
+        let [(Gap::UNKNOWN, place)] = places[..] else {
+            panic!("{places:?}");
+        };
+        let mut again = subscribe(StartAt::After(place));
+        assert_eq!(read_all(&mut again), Got::of(&["rare"]), "{filter} {place}");
+    }
+}
+
 #[test]
 fn a_reader_that_is_overtaken_is_told_how_many_it_lost() {
     let broker = broker_keeping(10);
