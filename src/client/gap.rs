@@ -2,7 +2,7 @@
 //!
 //! Sequences have no gaps at the broker. So of all that a topic's life saw between the heads at two
 //! starts of a subscription, whatever was neither delivered nor told as missed is lost. Invariant: no
-//! loss is told twice, and none is left out.
+//! loss of one topic is told twice, and none is left out.
 
 use std::fmt;
 

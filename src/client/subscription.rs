@@ -40,7 +40,9 @@ pub enum Event {
     /// message that was handed over, which was before them.
     Missed(u64),
     /// What was asked for by [`Subscribe::start_at`], or stood in line to be replayed, and is no longer
-    /// kept. Told before the next of these messages.
+    /// kept. Told before the next of these messages. With a wildcard, what is gone may be newer than messages of
+    /// other topics that are still to come; if the connection breaks before these, it is told again, as at
+    /// least one.
     Gap(cursor::Gap),
     /// The connection broke and the subscription is live again. What the broker has kept of what was
     /// published meanwhile follows, each message once; every other one that follows was published after

@@ -272,7 +272,7 @@ impl Format for EventForm {
     }
 
     fn put_gap(&self, out: &mut BytesMut, gap: Gap, place: Option<Cursor>) {
-        // Whoever comes back after this is not told it again.
+        // Whoever comes back after this is not told it again, unless what is gone is newer than what is next.
         if let Some(place) = place {
             put_id(out, place);
         }
