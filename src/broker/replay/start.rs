@@ -117,16 +117,25 @@ impl Beginning {
             StartAt::After(_) => (kept, None, Gap::UNKNOWN),
             StartAt::Since(at) => (Asked::Since { head, at }, None, Gap::NONE),
         };
+        let is_kept = |topic: Arc<TopicState>| {
+            let live = topic.look();
+            live.log.as_ref().is_some_and(|log| !log.is_empty())
+        };
+        let is_anything_kept = matches!(start, StartAt::All) && many.topics(shared).any(is_kept);
         let topics = Topics::Many(many);
         let gone = as_wanted(gone, &subscriber.tags);
         let mut replay = Replay::new(topics, asked, gone);
         replay.begin_after(position.unwrap_or_default());
-        let is_repeatable = matches!(start, StartAt::All | StartAt::Since(_));
+        let place = match start {
+            // To ask for all again would be to be told nothing of what was given up meanwhile. Where there is
+            // something, its messages say where to go on.
+            StartAt::All => (!is_anything_kept).then_some(head),
+            StartAt::Since(_) => None,
+            _ => position,
+        };
         Self {
             replay: Some(Box::new(replay)),
-            cursor: position
-                .filter(|_| !is_repeatable)
-                .map(|position| shared.cursor_at(position)),
+            cursor: place.map(|place| shared.cursor_at(place)),
         }
     }
 }

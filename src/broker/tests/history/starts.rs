@@ -401,6 +401,26 @@ fn a_gap_says_where_to_go_on_although_nothing_wanted_is_near() {
     }
 }
 
+/// Its connection breaks before the first message comes, and some of what it asked for comes and goes meanwhile.
+#[test]
+fn whoever_waits_for_all_and_has_nothing_yet_knows_from_where_to_go_on() {
+    let broker = broker_keeping(5);
+    publish_all(&broker, "other", 1..=9);
+    for filter in ["t.*", "t.a t.b", "t.a"] {
+        let waiting = subscribe_from(&broker, filter, StartAt::All);
+        let cursor = waiting.cursor().expect("nothing says where to go on else");
+        drop(waiting);
+        publish_all(&broker, "t.a", 1..=8);
+        let gone = Got::of(&["4", "5", "6", "7", "8"]).after_gap(Gap::exactly(3));
+        check(&broker, filter, StartAt::After(cursor), gone);
+        broker.expire(at(100_000));
+        broker.age_topics();
+        broker.age_topics();
+    }
+    publish_all(&broker, "t.a", 1..=1);
+    assert_eq!(subscribe_from(&broker, "t.*", StartAt::All).cursor(), None);
+}
+
 #[test]
 fn a_reader_that_is_overtaken_is_told_how_many_it_lost() {
     let broker = broker_keeping(10);
