@@ -18,6 +18,9 @@ use bytes::Bytes;
 /// Above this part of the budget, in percent, no subscription is added: those that are there need the
 /// rest to ride out a burst.
 pub const REFUSE_PERCENT: usize = 80;
+/// Where subscriptions would be refused, history is given up down to this part of the budget, in percent: what is
+/// published until it is looked again must not pass the mark.
+const EASE_PERCENT: usize = 75;
 /// From this part of the budget on, in percent, the largest mailboxes are shed.
 pub const SHED_PERCENT: usize = 95;
 
@@ -75,6 +78,11 @@ impl Memory {
     /// Whether there is too little left for one more subscription.
     pub(crate) fn is_scarce(&self) -> bool {
         self.used() > percent(self.budget, REFUSE_PERCENT)
+    }
+
+    /// Whether enough is left for a while.
+    pub(crate) fn is_at_ease(&self) -> bool {
+        self.used() <= percent(self.budget, EASE_PERCENT)
     }
 
     /// Whether mailboxes must go.

@@ -25,14 +25,16 @@ pub const PROCESS_PART: usize = 8;
 const SHED_BYTES_MIN: usize = 1;
 
 impl Broker {
-    /// If memory [runs short](Self::is_short_of_memory), gives up what is kept for replay until it no longer
-    /// does, and forgets topics that were not used since the call before the last, where these take much. If
+    /// If memory [runs short](Self::is_short_of_memory), gives up what is kept for replay until there is some
+    /// room again, and forgets topics that were not used since the call before the last, where these take much. If
     /// it is critical all the same, ends the largest mailboxes until it no longer is. Returns how many
     /// mailboxes. Costs nothing otherwise: call it often.
     pub fn relieve(&self) -> usize {
         let shared = &*self.shared;
         let memory = shared.budget.memory();
-        shared.give_up_while(EvictReason::Memory, || memory.is_scarce());
+        if memory.is_scarce() {
+            shared.give_up_while(EvictReason::Memory, || !memory.is_at_ease());
+        }
         if memory.is_scarce() {
             shared.forget_idle_topics();
         }
