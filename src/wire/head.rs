@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use prost::encoding::WireType;
 
 /// Room for a sequence (11 bytes), an epoch (9), a place (35), a time (19), a cursor (52), a mark (2), and a key
-/// with a length (11).
-const BYTES_MAX: usize = 144;
+/// with a length (11); and sixteen for digits that do not count.
+const BYTES_MAX: usize = 160;
 
 /// Fields of a protobuf message with numbers below 16, in the order in which they were put.
 pub(super) struct Head {
@@ -97,10 +97,14 @@ impl Head {
     }
 
     fn put_hex(&mut self, value: u64) {
-        for place in (0..hex_digits(value)).rev() {
-            let digit = (value >> (4 * place)) as usize & 0xf;
-            self.put(&[b"0123456789abcdef"[digit]]);
-        }
+        let digits = hex_digits(value);
+        // All sixteen are written where only the first count: a copy of a fixed size is one store.
+        let leading = value << (4 * (16 - digits));
+        let text = [(leading >> 32) as u32, leading as u32].map(hex_of);
+        let (high, low) = (self.end, self.end + 8);
+        self.bytes[high..low].copy_from_slice(&text[0]);
+        self.bytes[low..low + 8].copy_from_slice(&text[1]);
+        self.end += digits;
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -108,6 +112,17 @@ impl Head {
         self.bytes[self.end..end].copy_from_slice(bytes);
         self.end = end;
     }
+}
+
+/// Eight hexadecimal digits, all at once: each of the bytes of a `u64` becomes one.
+fn hex_of(value: u32) -> [u8; 8] {
+    let spread = u64::from(value);
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // One where the digit is a letter: 10 and 6 are 16.
+    let letters = ((digits + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 fn hex_digits(value: u64) -> usize {
@@ -130,12 +145,17 @@ mod tests {
         head.put_cursor(15, [u64::MAX; 3]);
         head.put_varint(15, 1);
         head.put_length(15, usize::MAX);
-        assert!(head.end <= BYTES_MAX);
+        assert!(head.end + 16 <= BYTES_MAX);
     }
 
     #[test]
     fn a_place_is_written_as_the_id_that_a_message_goes_by() {
-        for value in [0, 1, 0xf, 0x10, 0xabc, u64::MAX - 1, u64::MAX] {
+        let all_digits = 0x0123_4567_89ab_cdef;
+        let long = (0..16).map(|digits| all_digits >> (4 * digits));
+        for value in [0, 1, 0xf, 0x10, u64::MAX - 1, u64::MAX]
+            .into_iter()
+            .chain(long)
+        {
             let mut head = Head::new();
             head.put_place(1, value, value);
             let id = message_id(None, Epoch(value), Sequence(value));
