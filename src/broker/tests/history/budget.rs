@@ -125,6 +125,7 @@ fn history_and_idle_topics_are_given_up_before_a_subscriber_is_refused() {
     broker.tick(1);
     let error = broker.subscribe(options("new")).unwrap_err();
     assert!(matches!(error, SubscribeError::MemoryScarce { .. }));
+    assert!(broker.is_short_of_memory());
     // Topics are forgotten if they were not used between two calls.
     (0..2).for_each(|_| assert_eq!(broker.relieve(), 0));
     let mut reader = broker.subscribe(options("new")).unwrap();
