@@ -357,3 +357,55 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{OverflowPolicy, queue::MailboxSize};
+
+    static ENCODING: Encoding = Encoding {
+        name: "test",
+        put: |_, _| {},
+    };
+
+    #[test]
+    fn seats_that_are_left_give_their_memory_back_in_large_steps() {
+        let budget = Arc::new(Budget::with_unlimited_memory(1 << 30));
+        let topic: crate::topic::Topic = "t".parse().unwrap();
+        let key = LaneKey {
+            filters: crate::topic::TopicFilter::from(topic).into(),
+            tags: Box::default(),
+            encoding: ENCODING.name,
+        };
+        let lane = Lane::new(0, key, &ENCODING, Arc::clone(&budget));
+        lane.lock().attached.reserve_exact(64);
+        let size = MailboxSize {
+            messages: 100,
+            bytes: 100_000,
+        };
+        let mailboxes: Vec<_> = (0..64)
+            .map(|id| {
+                let policy = OverflowPolicy::DropNewest;
+                let mailbox = Arc::new(Mailbox::new(size, policy, Arc::clone(&budget)));
+                let seat = Seat {
+                    id,
+                    mailbox: Arc::clone(&mailbox),
+                };
+                lane.join(seat, false);
+                mailbox
+            })
+            .collect();
+        let leave = |ids: std::ops::Range<usize>| {
+            for id in ids {
+                let close = |mailbox: &Mailbox| drop(mailbox.close());
+                lane.with_flushed(id as u64, &mailboxes[id], close);
+            }
+            lane.lock().attached.capacity()
+        };
+        assert_eq!(leave(0..1), 64);
+        assert_eq!(leave(1..48), 64, "a quarter of them is left");
+        assert_eq!(leave(48..49), 15);
+        assert!(leave(49..64) < 4);
+        assert!(lane.is_empty());
+    }
+}

@@ -104,6 +104,41 @@ mod tests {
             assert_eq!(ledger.missed[column], 1, "{}", reason.as_str());
         }
         assert_eq!(ledger.missed_total(), MissReason::ALL.len() as u64);
+        let labels = MissReason::ALL.map(MissReason::as_str);
+        let expected = [
+            "drop_newest",
+            "drop_oldest",
+            "disconnect",
+            "stalled",
+            "departed",
+            "shed",
+        ];
+        assert_eq!(labels, expected);
+    }
+
+    #[test]
+    fn a_message_that_is_in_no_column_unbalances_the_account_and_every_sum_of_it() {
+        let mut ledger = Ledger {
+            matched: 10,
+            delivered: 5,
+            delivered_bytes: 50,
+            buffered: 2,
+            ..Ledger::default()
+        };
+        ledger.miss(MissReason::Stalled, 2);
+        assert!(!ledger.balances());
+        ledger.miss(MissReason::Shed, 1);
+        assert!(ledger.balances());
+        let mut sum = ledger;
+        sum += ledger;
+        let doubled = Ledger {
+            matched: 20,
+            delivered: 10,
+            delivered_bytes: 100,
+            missed: ledger.missed.map(|count| 2 * count),
+            buffered: 4,
+        };
+        assert_eq!(sum, doubled);
     }
 
     #[test]

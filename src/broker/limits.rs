@@ -223,6 +223,87 @@ mod tests {
         assert_eq!(Limits::default().check(), Ok(()));
     }
 
+    /// As the README, SECURITY.md and `--help` promise them.
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let documented = Limits {
+            payload_bytes_max: 1_048_576,
+            attributes_max: 64,
+            attributes_bytes_max: 16_384,
+            mailbox_capacity: 1_024,
+            mailbox_capacity_max: 65_536,
+            mailbox_bytes: 8_388_608,
+            memory_budget: 1_073_741_824,
+            buffered_bytes_max: 1_073_741_824_usize.saturating_mul(16),
+            subscriptions_max: 100_000,
+            idle_topics_max: 100_000,
+            tags_max: 64,
+            filters_max: 64,
+            history: HistoryLimits {
+                rules: Vec::new(),
+                bytes_max: 64 << 20,
+            },
+        };
+        assert_eq!(Limits::default(), documented);
+    }
+
+    #[test]
+    fn a_limit_works_up_to_its_bound_and_not_beyond() {
+        let check =
+            |change: &dyn Fn(&mut Limits, usize), works: usize, fails: usize, name: &str| {
+                let mut limits = Limits {
+                    memory_budget: 1 << 30,
+                    ..Limits::default()
+                };
+                change(&mut limits, works);
+                assert_eq!(limits.check(), Ok(()), "{name} of {works}");
+                change(&mut limits, fails);
+                let error = limits.check().unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{name} of {fails} ")), "{error}");
+            };
+        check(&|l, n| l.payload_bytes_max = n, 1, 0, "payload_bytes_max");
+        check(&|l, n| l.mailbox_capacity = n, 1, 0, "mailbox_capacity");
+        check(&|l, n| l.subscriptions_max = n, 1, 0, "subscriptions_max");
+        check(&|l, n| l.idle_topics_max = n, 32, 31, "idle_topics_max");
+        let large = |l: &mut Limits, n| {
+            l.payload_bytes_max = n;
+            l.mailbox_bytes = 1 << 30;
+        };
+        check(&large, 16 << 20, (16 << 20) + 1, "payload_bytes_max");
+        check(&|l, n| l.attributes_max = n, 256, 257, "attributes_max");
+        check(
+            &|l, n| l.attributes_bytes_max = n,
+            48 << 10,
+            (48 << 10) + 1,
+            "attributes_bytes_max",
+        );
+        check(
+            &|l, n| l.mailbox_capacity = n,
+            65_536,
+            65_537,
+            "mailbox_capacity",
+        );
+        let largest = Limits::default().message_bytes_max();
+        check(
+            &|l, n| l.mailbox_bytes = n,
+            largest,
+            largest - 1,
+            "mailbox_bytes",
+        );
+        check(
+            &|l, n| l.memory_budget = n,
+            largest,
+            largest - 1,
+            "memory_budget",
+        );
+        check(
+            &|l, n| l.buffered_bytes_max = n,
+            largest,
+            largest - 1,
+            "buffered_bytes_max",
+        );
+    }
+
     #[test]
     fn a_mailbox_always_holds_the_largest_message() {
         let limits = Limits {

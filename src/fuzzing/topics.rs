@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Each line is compared with each.
-const LINES_MAX: usize = 24;
+const LINES_MAX: usize = 16;
 
 /// Each line of the text is tried as a topic and as a filter.
 pub(super) fn topics(data: &[u8]) {

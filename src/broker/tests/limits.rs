@@ -41,6 +41,11 @@ fn check_publish(payload: &str, pairs: &[(&str, &str)], expected: Result<(), &st
 }
 
 #[test]
+fn a_broker_tells_the_limits_that_are_in_force() {
+    assert_eq!(broker_with(strict()).limits(), &strict());
+}
+
+#[test]
 fn a_message_that_passes_a_limit_is_refused_with_limit_and_value() {
     check_publish("0123456789", &[("a", "12"), ("b", "12")], Ok(()));
     check_publish(

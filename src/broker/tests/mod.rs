@@ -11,6 +11,7 @@ mod groups;
 mod history;
 #[cfg(feature = "interleavings")]
 mod interleavings;
+mod lanes;
 mod limits;
 mod many;
 mod matching;
