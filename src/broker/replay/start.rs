@@ -61,11 +61,12 @@ impl Beginning {
         let Some(log) = log else {
             return Self::without_history(start);
         };
-        // Lives that the topic had before this one.
-        let forgotten = shared
-            .history
-            .forgotten(|it, gone| it == topic && gone.newest <= log.born());
-        let (next, gone) = begin_in(shared, start, tags, state.epoch, (log, forgotten));
+        // Of lives that the topic had before this one; few have to ask.
+        let forgotten = || {
+            let history = &shared.history;
+            history.forgotten(|it, gone| it == topic && gone.newest <= log.born())
+        };
+        let (next, gone) = begin_in(shared, start, tags, state.epoch, (log, &forgotten));
         let is_anything = next <= log.pushed() || !gone.is_none();
         let topics = Topics::One {
             state: Arc::clone(state),
@@ -162,7 +163,7 @@ fn begin_in(
     start: StartAt,
     tags: &[Tag],
     epoch: Epoch,
-    (log, forgotten): (&Log, Option<GivenUp>),
+    (log, forgotten): (&Log, &dyn Fn() -> Option<GivenUp>),
 ) -> (u64, Gap) {
     let (first, pushed) = (log.first_sequence(), log.pushed());
     match start {
@@ -191,7 +192,7 @@ fn begin_in(
                 };
             }
             if position < log.born() {
-                let is_any = forgotten.is_some_and(|gone| gone.newest > position);
+                let is_any = forgotten().is_some_and(|gone| gone.newest > position);
                 return (1, if is_any { Gap::UNKNOWN } else { Gap::NONE });
             }
             match log.given_up() {
@@ -203,7 +204,7 @@ fn begin_in(
     }
 }
 
-fn gone_since(at: SystemTime, log: &Log, forgotten: Option<GivenUp>) -> Gap {
+fn gone_since(at: SystemTime, log: &Log, forgotten: &dyn Fn() -> Option<GivenUp>) -> Gap {
     let mut gone = match log.given_up() {
         Some(given_up) if given_up.earliest >= at => Gap::exactly(log.first_sequence() - 1),
         Some(given_up) if given_up.latest >= at => Gap::at_least(1),
@@ -214,7 +215,7 @@ fn gone_since(at: SystemTime, log: &Log, forgotten: Option<GivenUp>) -> Gap {
     let earliest = earliest_given_up.or(earliest_kept);
     // An earlier life of the topic may have ended since.
     if earliest.is_none_or(|earliest| earliest >= at)
-        && forgotten.is_some_and(|gone| gone.latest >= at)
+        && forgotten().is_some_and(|gone| gone.latest >= at)
     {
         gone += Gap::UNKNOWN;
     }
