@@ -20,6 +20,7 @@ pub mod cursor;
 pub mod fuzzing;
 mod grpc;
 mod http;
+mod http2;
 pub mod message;
 mod metrics;
 mod pem;

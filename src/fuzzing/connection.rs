@@ -1,35 +1,39 @@
-//! The first bytes of a connection and the headers of HTTP/2 frames, in pieces of any size.
+//! The first bytes of a connection, and all of one that speaks HTTP/2, in pieces of any size.
 
 use std::{
     future::Future,
     io,
     pin::{Pin, pin},
-    sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::input::Input;
 use crate::{
-    broker::Memory,
-    server::{Credit, FrameGuard, Protocol, sniff},
+    http2,
+    server::{Protocol, sniff},
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADER_BYTES: usize = 9;
-/// From this size on, a frame makes a connection take more memory.
-const LARGE_FRAME_BYTES: usize = 4 * 1024;
+const PREFACE: &[u8] = http2::PREFACE;
 
 /// Lengths of pieces, and what comes in them.
 pub(super) fn connection(data: &[u8]) {
     let (whole, pieces) = Input::new(data).cut();
-    let memory = Arc::new(Memory::new(usize::MAX));
-    let mut guard = FrameGuard::new((), Credit::default(), Arc::clone(&memory));
-    let counted: u64 = pieces.iter().map(|piece| guard.count(piece)).sum();
-    let (expected, has_large) = look_through(whole);
-    assert_eq!(counted, expected);
-    assert_eq!(memory.used() > 0, has_large);
+    let cut = Seen::of(pieces.iter().copied());
+    assert_eq!(
+        Seen::of([whole]),
+        cut,
+        "bytes mean the same however they are cut"
+    );
+    // The same without the preface and the first settings, which a fuzzer would hardly find.
+    let opened = |rest: &[&[u8]]| {
+        let opening: [&[u8]; 2] = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]];
+        Seen::of(opening.iter().chain(rest).copied())
+    };
+    let cut: Vec<&[u8]> = pieces.iter().copied().collect();
+    assert_eq!(opened(&[whole]), opened(&cut));
 
     let expected = if whole.starts_with(PREFACE) {
         Some(Protocol::Http2)
@@ -49,29 +53,67 @@ pub(super) fn connection(data: &[u8]) {
     assert_eq!(protocol, expected);
     if let Some((_, stream)) = sniffed {
         // Whatever was looked at comes to whoever serves the connection, and as it was.
-        let guarded = FrameGuard::new(stream, Credit::default(), Arc::clone(&memory));
-        assert_eq!(now(read_to_end(guarded)), whole);
+        assert_eq!(now(read_to_end(stream)), whole);
     }
 }
 
-/// How many frames ask for nothing, of those whose header has come, and whether any is large. What comes
-/// first is no frame but the preface.
-fn look_through(stream: &[u8]) -> (u64, bool) {
-    let mut frames = stream.get(PREFACE.len()..).unwrap_or_default();
-    let (mut count, mut has_large) = (0, false);
-    while frames.len() >= HEADER_BYTES {
-        let length = u32::from_be_bytes([0, frames[0], frames[1], frames[2]]) as usize;
-        let (kind, ends_stream) = (frames[3], frames[4] & 1 == 1);
-        let moves_on = match kind {
-            0 => length >= 5 || ends_stream,
-            1 | 9 => length > 0,
-            _ => false,
-        };
-        count += u64::from(!moves_on);
-        has_large |= length >= LARGE_FRAME_BYTES;
-        frames = frames.get(HEADER_BYTES + length..).unwrap_or_default();
+/// What a connection makes of what it was sent: its requests with their bodies, what it answers, and why it
+/// failed.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    requests: Vec<(String, Vec<u8>)>,
+    out: Vec<u8>,
+    failure: Option<String>,
+}
+
+impl Seen {
+    fn of<'d>(pieces: impl IntoIterator<Item = &'d [u8]>) -> Self {
+        const WINDOW: u32 = 64 * 1024;
+        let connection = http2::Connection::new(http2::Config {
+            streams_max: 8,
+            stream_window_bytes: WINDOW,
+            connection_window_bytes: 2 * WINDOW,
+            header_list_bytes_max: 16 * 1024,
+            unsent_bytes_max: 2 * WINDOW as usize,
+        });
+        let mut requests = Vec::new();
+        let mut preface_left = PREFACE.len();
+        let mut failure = None;
+        for piece in pieces {
+            let skipped = preface_left.min(piece.len());
+            preface_left -= skipped;
+            let began = |request| requests.push(request);
+            let received = connection.receive(&piece[skipped..], Duration::ZERO, began);
+            if let Err(why) = received {
+                failure = Some(why.to_string());
+                break;
+            }
+        }
+        assert!(connection.inbound_bytes() <= 4 * WINDOW as usize);
+        let out = connection.with_out(|out| out.to_vec());
+        let requests: Vec<_> = requests.into_iter().map(Self::request).collect();
+        assert_eq!(
+            connection.inbound_bytes(),
+            0,
+            "nothing is left of what is gone"
+        );
+        Self {
+            requests,
+            out,
+            failure,
+        }
     }
-    (count, has_large)
+
+    /// All that has come of a request, and what it was.
+    fn request(request: http2::Request) -> (String, Vec<u8>) {
+        let (head, body) = request.head.into_parts();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut all = Vec::new();
+        while let Poll::Ready(Some(Ok(data))) = body.poll_data(&mut cx) {
+            all.extend_from_slice(&data);
+        }
+        (format!("{head:?}"), all)
+    }
 }
 
 /// What is ready at once.

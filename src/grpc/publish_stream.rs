@@ -4,8 +4,8 @@
 //! reading can stall the whole connection. The response body passes on what has gathered meanwhile: a
 //! position, sums, and the rejections, whose number is bounded.
 //! Invariants: each message received completely is answered once, in order; memory is one message that
-//! is arriving, what [`Answers`] hold, and the rejections of one read: a frame of 16 KiB holds 3,276 messages
-//! at most.
+//! is arriving, what [`Answers`] hold, and the rejections of one read: 16 KiB hold 3,276 messages at
+//! most.
 
 use std::{
     future::{Future, poll_fn},
@@ -43,6 +43,9 @@ use crate::{
 /// Messages and deliveries that cost one unit of a task's budget, of which tokio gives 128 for a turn:
 /// a turn is some 30,000 deliveries, or a few milliseconds.
 const WORK_UNIT: u64 = 256;
+
+/// What is read in one go, in bytes: what it rejects waits for the caller without a bound on its number.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// The response, and the future that reads the request for it.
 pub(super) fn publish_stream<'s>(
@@ -112,8 +115,10 @@ async fn read(
         };
         match frame {
             Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    let work = publisher.take(data)?;
+                let mut data = frame.into_data().unwrap_or_default();
+                while !data.is_empty() {
+                    let piece = data.split_to(data.len().min(PIECE_BYTES_MAX));
+                    let work = publisher.take(piece)?;
                     // Neighbours on this thread get their turn by what was done, not by what was read.
                     for _ in 0..=work / WORK_UNIT {
                         tokio::task::coop::consume_budget().await;

@@ -6,7 +6,7 @@
 //! chunk.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -17,16 +17,16 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
-use super::{answer::answer, connection::Context, frame_guard::Credit};
+use super::{answer::answer, connection::Context};
 use crate::{
     broker::Held,
     grpc,
+    http2::{Broken, Inbound, Outbound, Reason, Request},
     metrics::{Limit, Metrics},
     service::{ConnectionShare, Lifeline},
 };
@@ -45,16 +45,9 @@ enum Stage {
 }
 
 impl Call {
-    pub(super) fn new(
-        request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-        context: &Arc<Context>,
-        share: &ConnectionShare,
-        credit: &Credit,
-    ) -> Self {
-        let (context, share, credit) = (Arc::clone(context), share.clone(), credit.clone());
-        let open = OpenStream::new(&context);
-        let answering = begin_answer(request, respond, context, share, credit);
+    pub(super) fn new(request: Request, context: &Arc<Context>, share: &ConnectionShare) -> Self {
+        let open = OpenStream::new(context);
+        let answering = begin_answer(request, Arc::clone(context), share.clone());
         Self {
             stage: Stage::Answering(Box::pin(answering)),
             _open: open,
@@ -118,14 +111,16 @@ impl Drop for OpenStream {
 /// Answers, and sends the head. What is left to send is returned, unless reading had to go on
 /// meanwhile.
 async fn begin_answer(
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    request: Request,
     context: Arc<Context>,
     share: ConnectionShare,
-    credit: Credit,
 ) -> Option<Sending> {
     let unread = Unread::default();
-    let request = request.map(|stream| {
+    let Request {
+        head,
+        answer: stream,
+    } = request;
+    let request = head.map(|stream| {
         Body::new(Received {
             stream: Some(stream),
             unread: Arc::clone(&unread),
@@ -135,15 +130,15 @@ async fn begin_answer(
     let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
     // The hook has logged a panic.
     let answered = answering.await;
-    let mut unread = unread.lock().take();
-    if let Some(stream) = unread.as_mut().filter(|_| !is_grpc) {
+    let unread = unread.lock().take();
+    if let Some(stream) = unread.as_ref().filter(|_| !is_grpc) {
         // A caller that is in the middle of its request may take an answer for a broken connection.
         drop(tokio::time::timeout(LINGER_TIME, read_on(stream)).await);
     }
     let answer = answered.unwrap_or_else(|_| grpc::internal_error().into());
     // A caller that takes no answers does not keep them for ever.
     let patience = context.config.stall_timeout;
-    let mut sending = Sending::begin(respond, answer.response, answer.lifeline, credit, patience)?;
+    let mut sending = Sending::begin(stream, answer.response, answer.lifeline, patience)?;
     sending.unread = unread;
     let Some(reading) = answer.reading else {
         sending.hurry = sending.lifeline.is_none().then(|| Hurry {
@@ -169,24 +164,22 @@ async fn begin_answer(
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_TIME: Duration = Duration::from_millis(250);
 
-async fn read_on(stream: &mut RecvStream) {
+async fn read_on(stream: &Inbound) {
     let mut left = LINGER_BYTES;
-    while let Some(Ok(data)) = stream.data().await
+    while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await
         && let Some(less) = left.checked_sub(data.len())
-        && stream.flow_control().release_capacity(data.len()).is_ok()
     {
         left = less;
     }
 }
 
-/// What nobody has read of a request. Were it let go of before the answer is out, the stream would be
-/// cancelled, and the caller not be told why.
-type Unread = Arc<Mutex<Option<RecvStream>>>;
+/// What nobody has read of a request.
+type Unread = Arc<Mutex<Option<Inbound>>>;
 
 /// The request's body as the rest of the server knows bodies.
 struct Received {
     /// None once it is dropped.
-    stream: Option<RecvStream>,
+    stream: Option<Inbound>,
     unread: Unread,
 }
 
@@ -198,47 +191,37 @@ impl Drop for Received {
 
 impl http_body::Body for Received {
     type Data = Bytes;
-    type Error = h2::Error;
+    type Error = Broken;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let Some(stream) = &mut self.stream else {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(stream) = &self.stream else {
             return Poll::Ready(None);
         };
-        let data = std::task::ready!(stream.poll_data(cx));
-        Poll::Ready(match data {
-            Some(Ok(data)) => {
-                // Whoever reads bounds what it keeps; the window is for what nobody has read.
-                let released = stream.flow_control().release_capacity(data.len());
-                Some(released.map(|()| Frame::data(data)))
-            }
-            Some(Err(error)) => Some(Err(error)),
-            None => None,
-        })
+        stream.poll_data(cx).map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+        self.stream.as_ref().is_none_or(Inbound::is_end_stream)
     }
 }
 
 /// An answer on its way. If it is dropped before its end, the peer is told to calm down: that is
 /// RESOURCE_EXHAUSTED in gRPC's map of HTTP/2 errors, and stalling is what drops it.
 struct Sending {
-    stream: SendStream<Bytes>,
+    stream: Outbound,
     body: Body,
     /// What the body has said and flow control has not let out.
     data: Bytes,
     lifeline: Option<Lifeline>,
     /// Where nobody else watches whether the answer is taken.
     hurry: Option<Hurry>,
-    credit: Credit,
     grace: Duration,
     is_whole: bool,
     /// To be let go of with the answer.
-    unread: Option<RecvStream>,
+    unread: Option<Inbound>,
 }
 
 /// Gives an answer up that its caller does not take.
@@ -262,72 +245,66 @@ impl Hurry {
 impl Sending {
     /// Sends the head; `None` if that was all, or nobody wants it any more.
     fn begin(
-        mut respond: SendResponse<Bytes>,
+        mut stream: Outbound,
         response: Response<Body>,
         lifeline: Option<Lifeline>,
-        credit: Credit,
         grace: Duration,
     ) -> Option<Self> {
-        credit.grant(0);
         let (head, body) = response.into_parts();
         let is_whole = body.is_end_stream();
-        match respond.send_response(Response::from_parts(head, ()), is_whole) {
-            Ok(stream) => (!is_whole).then(|| Self {
+        match stream.send_head(head.status, &head.headers, is_whole) {
+            Ok(()) => (!is_whole).then(|| Self {
                 stream,
                 body,
                 data: Bytes::new(),
                 lifeline,
                 hurry: None,
-                credit,
                 grace,
                 is_whole,
                 unread: None,
             }),
-            Err(error) => {
-                log_early_end(&error);
+            Err(broken) => {
+                log_early_end(broken);
                 None
             }
         }
     }
 
-    fn poll_send(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Broken>> {
         loop {
             ready!(self.poll_send_data(cx))?;
-            if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
-                return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
-            }
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-                return Poll::Ready(self.stream.send_data(Bytes::new(), true));
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                // Nothing is to be sent: whether anybody wants it is the question.
+                return self.stream.poll_broken(cx).map(Err);
+            };
+            let Some(frame) = frame else {
+                return Poll::Ready(self.stream.end());
             };
             match frame.expect("our bodies do not fail").into_data() {
-                Ok(data) => {
-                    self.credit.grant(data.len());
-                    self.data = data;
-                }
+                Ok(data) => self.data = data,
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                    return Poll::Ready(self.stream.send_trailers(trailers));
+                    return Poll::Ready(self.stream.send_trailers(&trailers));
                 }
             }
         }
     }
 
     /// Sends as flow control lets it out.
-    fn poll_send_data(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
-        while !self.data.is_empty() {
-            self.stream.reserve_capacity(self.data.len());
-            while self.stream.capacity() == 0 {
-                let granted = ready!(self.stream.poll_capacity(cx));
-                granted.transpose()?.ok_or(Reason::CANCEL)?;
-            }
-            let bytes = self.stream.capacity().min(self.data.len());
-            let part = self.data.split_to(bytes);
-            if let Some(hurry) = &mut self.hurry {
-                hurry.untaken = None;
-            }
-            self.stream.send_data(part, false)?;
+    fn poll_send_data(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Broken>> {
+        if self.data.is_empty() {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        let before = self.data.len();
+        let sent = self.stream.poll_send(cx, &mut self.data);
+        if let Some(hurry) = self.hurry.as_mut().filter(|_| self.data.len() < before) {
+            hurry.untaken = None;
+        }
+        if self.data.is_empty() {
+            // What is empty may still keep its memory.
+            self.data = Bytes::new();
+        }
+        sent
     }
 }
 
@@ -351,12 +328,12 @@ impl Future for Sending {
             Poll::Ready(sent) => sent,
             Poll::Pending => {
                 ready!(this.poll_given_up(cx));
-                Err(Reason::ENHANCE_YOUR_CALM.into())
+                Err(Broken::Reset(Reason::ENHANCE_YOUR_CALM))
             }
         };
         match sent {
             Ok(()) => this.is_whole = true,
-            Err(error) => log_early_end(&error),
+            Err(broken) => log_early_end(broken),
         }
         Poll::Ready(())
     }
@@ -365,11 +342,11 @@ impl Future for Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if !self.is_whole {
-            self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+            self.stream.reset(Reason::ENHANCE_YOUR_CALM);
         }
     }
 }
 
-fn log_early_end(error: &h2::Error) {
-    tracing::debug!(%error, "the stream ended early");
+fn log_early_end(broken: Broken) {
+    tracing::debug!(%broken, "the stream ended early");
 }

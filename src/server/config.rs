@@ -60,12 +60,8 @@ pub use crate::auth::GUESSES_MAX;
 
 /// Request headers together; gRPC metadata is commonly held to 8 KiB.
 pub(super) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
-/// What HTTP/2 buffers for one stream whose reader is slow, beside its mailbox.
-pub(super) const SEND_BUFFER_BYTES: usize = 32 * 1024;
-/// Streams that a peer may make us reset before the connection is closed (RUSTSEC-2024-0003).
-pub(super) const ERROR_RESETS_MAX: usize = 1_024;
 /// What a connection takes without a stream: as measured, rounded up.
-pub(super) const CONNECTION_BYTES: usize = 24 * 1024;
+pub(super) const CONNECTION_BYTES: usize = 6 * 1024;
 /// How often the broker looks whether memory runs short: what comes in meanwhile at a gigabyte a second is
 /// what lies between the marks of the default budget.
 pub(super) const RELIEF_INTERVAL: Duration = Duration::from_millis(100);

@@ -93,7 +93,7 @@ struct Greeted {
 async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<Conduct>> {
     let time = context.config.first_bytes_timeout;
     match tokio::time::timeout(time, hear_out(socket, context)).await {
-        Ok(Ok(Some(greeted))) => return begin(greeted, context).await,
+        Ok(Ok(Some(greeted))) => return Some(begin(greeted, context)),
         Ok(Ok(None)) => tracing::debug!("the peer left before it spoke"),
         Ok(Err(error)) => tracing::debug!(%error, "the connection broke before it spoke"),
         Err(_) => {
@@ -164,7 +164,7 @@ pub(super) enum Conduct {
     Abusive,
 }
 
-async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<Conduct>> {
+fn begin(greeted: Greeted, context: &Arc<Context>) -> BoxFuture<Conduct> {
     let Greeted {
         protocol,
         stream,
@@ -177,15 +177,9 @@ async fn begin(greeted: Greeted, context: &Arc<Context>) -> Option<BoxFuture<Con
     match protocol {
         Protocol::Http1 => {
             let serving = http1::serve(stream, outgoing, Arc::clone(context), share);
-            Some(Box::pin(serving.map(|()| Conduct::Fair)))
+            Box::pin(serving.map(|()| Conduct::Fair))
         }
-        Protocol::Http2 => match http2::open(stream, outgoing, context, share).await {
-            Ok(serving) => Some(serving),
-            Err(error) => {
-                tracing::debug!(%error, "the connection broke as it opened");
-                None
-            }
-        },
+        Protocol::Http2 => http2::open(stream, outgoing, context, share),
     }
 }
 

@@ -2,20 +2,23 @@
 //!
 //! The calls in progress are futures in a set; each is woken on its own, and all that are woken are
 //! served before the socket is read again, so that batches grow under load and what one connection
-//! sends keeps its order.
+//! sends keeps its order. What all of them have to say leaves in one write. What a connection has to do at some
+//! time is a task of that set as well, so that nobody looks at the clock each time something comes.
+//! Invariant: an idle connection has no buffer. All connections of a thread read into one, and write from
+//! another that comes back once it is empty.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
-    pin::pin,
+    io,
+    pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context as TaskContext, Poll},
 };
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use h2::{Ping, PingPong};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
@@ -23,199 +26,336 @@ use super::{
     call::Call,
     config,
     connection::{BoxFuture, Conduct, Context},
-    frame_guard::{Credit, FrameGuard},
-    outbox::Outgoing,
+    outbox::{self, Outgoing},
 };
-use crate::{metrics::Limit, service::ConnectionShare};
+use crate::{
+    broker::Held,
+    http2::{Config, Connection, Failure, PREFACE, Reason},
+    metrics::Limit,
+    service::ConnectionShare,
+};
 
-/// Greets the peer; returns what serves the connection to its end.
-pub(super) async fn open<S, T>(
+/// As much as is read at once: a stream's window.
+const READ_BYTES: usize = 64 * 1024;
+/// With so much unsent, a connection is not read: its peer takes nothing, not even what it asks for.
+const UNSENT_BYTES_MAX: usize = 2 * outbox::GATHERED_BYTES_MAX;
+/// How often a connection reads before others have their turn.
+const READS_MAX: usize = 16;
+/// What waits in a connection's streams up to here is in the account of each stream.
+const INBOUND_BYTES_COUNTED_MIN: usize = 4 * 1024;
+
+thread_local! {
+    /// One buffer to read into for all connections of a thread.
+    static RECEIVED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Returns what serves the connection to its end.
+pub(super) fn open<S, T>(
     stream: S,
     outgoing: Outgoing<T>,
     context: &Arc<Context>,
     share: ConnectionShare,
-) -> Result<BoxFuture<Conduct>, h2::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T: AsyncWrite + Unpin + Send + 'static,
-{
-    let credit = Credit::default();
-    let memory = Arc::clone(context.pubsub.broker.memory());
-    let stream = FrameGuard::new(stream, credit.clone(), memory);
-    let connection = builder(&context.config).handshake(stream).await?;
-    outgoing.take_over();
-    Ok(serve(
-        connection,
-        outgoing,
-        credit,
-        Arc::clone(context),
-        share,
-    ))
-}
-
-/// Not an `async fn`, whose future would have room for the connection twice. What the connection has to
-/// say is passed on whenever it has done all it could.
-fn serve<S, T>(
-    mut connection: h2::server::Connection<S, Bytes>,
-    outgoing: Outgoing<T>,
-    credit: Credit,
-    context: Arc<Context>,
-    share: ConnectionShare,
 ) -> BoxFuture<Conduct>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + Unpin + Send + 'static,
     T: AsyncWrite + Unpin + Send + 'static,
 {
+    let connection = Connection::new(rules(&context.config));
+    let tasks = FuturesUnordered::new();
+    let keeping = keep(connection.clone(), Arc::clone(context));
+    tasks.push(Task::Keeper(Box::pin(keeping)));
+    let mut serving = Serving {
+        stream,
+        outgoing,
+        connection,
+        tasks,
+        context: Arc::clone(context),
+        share,
+        preface_left: PREFACE.len(),
+        started_at: Instant::now(),
+        held: None,
+    };
     Box::pin(async move {
-        let mut conduct = Conduct::Fair;
-        {
-            let mut serving = pin!(try_serve(&mut connection, &credit, &context, &share));
-            let served = poll_fn(|cx| {
-                let mut gathered = outgoing.gathered_bytes();
-                let mut served = serving.as_mut().poll(cx);
-                // So much that a stream may have filled its buffer, which has room again: one write is to
-                // take it all.
-                while served.is_pending()
-                    && outgoing.gathers(&mut gathered, config::SEND_BUFFER_BYTES)
-                {
-                    served = serving.as_mut().poll(cx);
-                }
-                match outgoing.poll_pass_on(cx) {
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(Error::Write(error))),
-                    _ => served.map_err(Error::Protocol),
-                }
-            });
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "the connection ended with an error");
-                if error.is_peers_fault() {
-                    conduct = Conduct::Abusive;
-                }
-            }
-        }
-        if credit.is_overdrawn() {
-            context.metrics.reject(Limit::ControlFrames);
-            tracing::warn!("closed a connection that sent too many control frames");
-            outgoing.put(&CALM_DOWN);
-            conduct = Conduct::Abusive;
-        } else if credit.is_short_of_memory() {
-            context.metrics.reject(Limit::Memory);
-            tracing::warn!(
-                "closed a connection that began to send large frames: memory is used up"
-            );
-            outgoing.put(&CALM_DOWN);
-        }
-        let last_words = poll_fn(|cx| outgoing.poll_pass_on(cx));
-        tokio::select! {
-            _ = tokio::time::timeout(context.config.stall_timeout, last_words) => {}
-            () = context.close.cancelled() => {}
-        }
-        conduct
+        let ended = poll_fn(|cx| serving.poll(cx)).await;
+        serving.finish(ended).await
     })
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{0}")]
-    Protocol(#[source] h2::Error),
-    #[error("writing to the peer: {0}")]
-    Write(#[source] std::io::Error),
+    Protocol(#[from] Failure),
+    #[error("memory is used up, and the peer sends much at once")]
+    Memory,
+    /// The peer has said its last, and will not read what it is answered.
+    #[error("the peer has left")]
+    Left,
+    #[error("{0}")]
+    Socket(#[from] io::Error),
 }
 
-impl Error {
-    /// Whether `h2` cut the connection off for what the peer sent.
-    fn is_peers_fault(&self) -> bool {
-        matches!(self, Self::Protocol(error) if error.is_library() && !error.is_io())
+/// What a connection has going on.
+enum Task {
+    Call(Call),
+    /// Ends when the connection is to be let go of.
+    Keeper(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl Future for Task {
+    /// Whether the connection is over with it.
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        match self.get_mut() {
+            Self::Call(call) => Pin::new(call).poll(cx).map(|()| false),
+            Self::Keeper(keeper) => keeper.as_mut().poll(cx).map(|()| true),
+        }
     }
 }
 
-async fn try_serve<S>(
-    connection: &mut h2::server::Connection<S, Bytes>,
-    credit: &Credit,
-    context: &Arc<Context>,
-    share: &ConnectionShare,
-) -> Result<(), h2::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let config = &context.config;
-    let ping_pong = connection.ping_pong().expect("it is taken once");
-    let mut calls = FuturesUnordered::new();
-    let mut started = 0_u64;
-    let mut finishing = false;
+struct Serving<S, T> {
+    stream: S,
+    outgoing: Outgoing<T>,
+    connection: Connection,
+    tasks: FuturesUnordered<Task>,
+    context: Arc<Context>,
+    share: ConnectionShare,
+    preface_left: usize,
+    started_at: Instant,
+    /// While much waits to be read.
+    held: Option<Held>,
+}
 
-    let mut alive = pin!(keepalive(ping_pong, config));
+impl<S, T> Serving<S, T>
+where
+    S: AsyncRead + Unpin,
+    T: AsyncWrite + Unpin,
+{
+    /// Serves until the connection is over; ready when nothing more can come of it.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        let polled = self.poll_turns(cx);
+        self.connection.with_out(outbox::take_back);
+        self.weigh();
+        polled
+    }
+
+    fn poll_turns(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        let mut reads = 0;
+        loop {
+            // Whatever was written has given its room back.
+            self.connection.with_out(outbox::lend);
+            self.serve_tasks(cx);
+            if self.connection.poll_done(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let may_read = reads < READS_MAX && self.connection.unsent_bytes() < UNSENT_BYTES_MAX;
+            if may_read && let Poll::Ready(received) = self.poll_receive(cx) {
+                reads += 1;
+                let is_end = !received?;
+                if is_end {
+                    // What came before the end is for somebody.
+                    self.serve_tasks(cx);
+                    return Poll::Ready(Err(Error::Left));
+                }
+                continue;
+            }
+            let before = self.connection.unsent_bytes();
+            if let Poll::Ready(Err(error)) = send(&self.connection, &self.outgoing, cx) {
+                return Poll::Ready(Err(error.into()));
+            }
+            let is_stuck = before > 0 && self.connection.unsent_bytes() == before;
+            if !is_stuck && self.connection.sent() {
+                continue;
+            }
+            if reads >= READS_MAX {
+                // There may be more to read, which nobody else would say.
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+    }
+
+    fn serve_tasks(&mut self, cx: &mut TaskContext<'_>) {
+        while let Poll::Ready(Some(is_over)) = self.tasks.poll_next_unpin(cx) {
+            if is_over {
+                self.connection.end();
+            }
+        }
+    }
+
+    /// Reads once; false at the end of what the peer says.
+    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<bool, Error>> {
+        let mut buffer = RECEIVED.take();
+        buffer.resize(READ_BYTES, 0);
+        let mut room = ReadBuf::new(&mut buffer);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+        let bytes = room.filled().len();
+        let received = match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Ready(Ok(())) if bytes == 0 => Poll::Ready(Ok(false)),
+            Poll::Ready(Ok(())) => Poll::Ready(self.receive(&buffer[..bytes]).map(|()| true)),
+        };
+        RECEIVED.set(buffer);
+        received
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let skipped = self.preface_left.min(bytes.len());
+        self.preface_left -= skipped;
+        let now = self.started_at.elapsed();
+        let Self {
+            tasks,
+            context,
+            share,
+            ..
+        } = self;
+        self.connection.receive(&bytes[skipped..], now, |request| {
+            tasks.push(Task::Call(Call::new(request, context, share)));
+        })?;
+        self.admit_inbound()
+    }
+
+    /// Counts what waits to be read; where there is no room for it, the connection goes.
+    fn admit_inbound(&mut self) -> Result<(), Error> {
+        let bytes = self.connection.inbound_bytes();
+        if bytes >= INBOUND_BYTES_COUNTED_MIN {
+            let memory = self.context.pubsub.broker.memory();
+            let held = self.held.get_or_insert_with(|| memory.hold(0));
+            held.set(bytes);
+            if memory.would_pass(0) {
+                return Err(Error::Memory);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was read meanwhile no longer counts.
+    fn weigh(&mut self) {
+        if let Some(held) = &mut self.held {
+            let bytes = self.connection.inbound_bytes();
+            if bytes < INBOUND_BYTES_COUNTED_MIN {
+                self.held = None;
+            } else {
+                held.set(bytes);
+            }
+        }
+    }
+
+    /// Says the connection's last words, and how the peer has behaved.
+    async fn finish(self, ended: Result<(), Error>) -> Conduct {
+        let Self {
+            outgoing,
+            connection,
+            tasks,
+            context,
+            held,
+            ..
+        } = self;
+        let metrics = &context.metrics;
+        let mut conduct = Conduct::Fair;
+        match &ended {
+            Ok(()) => {}
+            Err(Error::Protocol(failure)) => {
+                tracing::debug!(%failure, "the peer broke the rules");
+                conduct = Conduct::Abusive;
+                if failure.is_flood() {
+                    metrics.reject(Limit::ControlFrames);
+                    tracing::warn!("closed a connection that sent too many control frames");
+                }
+            }
+            Err(Error::Memory) => {
+                metrics.reject(Limit::Memory);
+                tracing::warn!("closed a connection that sent much at once: memory is used up");
+                connection.fail(Reason::ENHANCE_YOUR_CALM);
+            }
+            Err(Error::Left) => {}
+            Err(error @ Error::Socket(_)) => {
+                tracing::debug!(%error, "the connection broke");
+            }
+        }
+        connection.end();
+        // Calls go before the last words, some of which are theirs.
+        drop((tasks, held));
+        if !matches!(ended, Err(Error::Left | Error::Socket(_))) {
+            let last_words = poll_fn(|cx| send(&connection, &outgoing, cx));
+            tokio::select! {
+                _ = tokio::time::timeout(context.config.stall_timeout, last_words) => {}
+                () = context.close.cancelled() => {}
+            }
+        }
+        conduct
+    }
+}
+
+/// Writes what is to be sent. Ready once nothing is left.
+fn send<T: AsyncWrite + Unpin>(
+    connection: &Connection,
+    outgoing: &Outgoing<T>,
+    cx: &mut TaskContext<'_>,
+) -> Poll<io::Result<()>> {
+    connection.with_out(|out| outgoing.poll_write_all(cx, out))
+}
+
+fn rules(config: &config::ServerConfig) -> Config {
+    let subscriptions_max = config.subscriptions_per_connection_max;
+    Config {
+        streams_max: subscriptions_max.saturating_add(config::OTHER_STREAMS_PER_CONNECTION),
+        stream_window_bytes: config::STREAM_WINDOW_BYTES,
+        connection_window_bytes: config::CONNECTION_WINDOW_BYTES,
+        header_list_bytes_max: config::HEADER_LIST_BYTES_MAX,
+        unsent_bytes_max: outbox::GATHERED_BYTES_MAX,
+    }
+}
+
+/// What a connection does at some time: asks whether its peer is there, leaves when it is idle, or when
+/// the broker drains. Ends when the connection is to be let go of.
+async fn keep(connection: Connection, context: Arc<Context>) {
+    let config = &context.config;
+    let mut alive = pin!(keepalive(&connection, config));
     // To finish at first, and then to let go.
     let mut order = pin!(context.drain.cancelled());
     let mut idle = pin!(tokio::time::sleep(config.idle_timeout));
-    // How many calls had been started when the connection was seen without one.
+    // The newest stream when the connection was seen without one.
     let mut idle_since = Some(0);
+    let mut finishing = false;
     loop {
         tokio::select! {
             biased;
-            Some(()) = calls.next(), if !calls.is_empty() => {}
-            accepted = connection.accept() => match accepted {
-                Some(accepted) => {
-                    let (request, respond) = accepted?;
-                    started += 1;
-                    calls.push(Call::new(request, respond, context, share, credit));
-                }
-                None => return Ok(()),
-            },
             () = &mut alive => {
                 context.metrics.reject(Limit::Keepalive);
                 tracing::debug!("the peer answers no ping");
-                return Ok(());
+                return;
             }
             () = &mut order => {
                 if context.close.is_cancelled() {
-                    return Ok(());
+                    return;
                 }
                 finishing = true;
-                connection.graceful_shutdown();
+                connection.leave();
                 order.set(context.close.cancelled());
             }
             () = &mut idle, if !finishing => {
-                let is_idle = calls.is_empty();
-                if is_idle && idle_since == Some(started) {
+                let is_idle = connection.open_streams() == 0;
+                let last = connection.last_stream();
+                if is_idle && idle_since == Some(last) {
                     context.metrics.reject(Limit::Idle);
                     finishing = true;
-                    connection.graceful_shutdown();
+                    connection.leave();
                 }
-                idle_since = is_idle.then_some(started);
+                idle_since = is_idle.then_some(last);
                 idle.as_mut().reset(Instant::now() + config.idle_timeout);
             }
         }
     }
 }
 
-/// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, section 6.8). Any stream may have been served.
-const CALM_DOWN: [u8; 17] = [
-    0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xb,
-];
-
-fn builder(config: &config::ServerConfig) -> h2::server::Builder {
-    let subscriptions_max = config.subscriptions_per_connection_max;
-    let streams_max = subscriptions_max.saturating_add(config::OTHER_STREAMS_PER_CONNECTION);
-    let mut builder = h2::server::Builder::new();
-    // All calls that may be open at once may be taken back at once, before we have seen any of them.
-    builder
-        .max_concurrent_streams(u32::try_from(streams_max).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(streams_max)
-        .max_local_error_reset_streams(Some(config::ERROR_RESETS_MAX))
-        .max_header_list_size(config::HEADER_LIST_BYTES_MAX)
-        .max_send_buffer_size(config::SEND_BUFFER_BYTES)
-        .initial_window_size(config::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(config::CONNECTION_WINDOW_BYTES);
-    builder
-}
-
 /// Resolves once a ping has gone unanswered.
-async fn keepalive(mut ping_pong: PingPong, config: &config::ServerConfig) {
+async fn keepalive(connection: &Connection, config: &config::ServerConfig) {
     loop {
         tokio::time::sleep(config.keepalive_interval).await;
-        let pong = ping_pong.ping(Ping::opaque());
-        let answered = tokio::time::timeout(config.keepalive_timeout, pong).await;
-        if !matches!(answered, Ok(Ok(_))) {
+        let answered = tokio::time::timeout(config.keepalive_timeout, connection.ping()).await;
+        if answered.is_err() {
             return;
         }
     }

@@ -9,7 +9,6 @@ mod answer;
 mod call;
 mod config;
 mod connection;
-mod frame_guard;
 mod http1;
 mod http2;
 mod outbox;
@@ -47,7 +46,6 @@ use self::{
 };
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::{
-    frame_guard::{Credit, FrameGuard},
     sniff::{Protocol, sniff},
     tls::names_of,
 };

@@ -1,9 +1,9 @@
 //! What is on its way to a peer: gathered into few large writes.
 //!
-//! HTTP/2 hands over frames of at most 16 KiB one by one, flushes after each, and a system call for each
-//! costs more than copying it. So writes gather here, past flushes too, until the connection's task has
-//! done all it could in one turn and [passes them on](Outgoing::poll_pass_on), or until there are
-//! [`GATHERED_BYTES_MAX`]. TLS lies below, so that it makes large records of them.
+//! A system call for each part of an answer costs more than copying it. So writes gather here until they are
+//! flushed, or until there are [`GATHERED_BYTES_MAX`]; HTTP/2 gathers by itself, in a buffer that is
+//! [lent](lend) to it, and has [all of that written](Outgoing::poll_write_all) past what is here. TLS lies below,
+//! so that it makes large records of them.
 //! Invariant: at most [`GATHERED_BYTES_MAX`] bytes wait here, and no memory when none do.
 
 use std::{
@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::broker::{Held, Memory};
 
 /// As much as a socket's send buffer commonly takes at once.
-const GATHERED_BYTES_MAX: usize = 128 * 1024;
+pub(super) const GATHERED_BYTES_MAX: usize = 128 * 1024;
 
 thread_local! {
     /// One buffer for all connections of a thread, which gather one after the other and are mostly
@@ -29,8 +29,7 @@ thread_local! {
     static SPARE: RefCell<BytesMut> = RefCell::default();
 }
 
-/// A stream whose writes are gathered. Flushing writes what was gathered, unless someone has taken it
-/// upon them to [pass it on](Outgoing::poll_pass_on).
+/// A stream whose writes are gathered, until it is flushed.
 #[derive(Debug)]
 pub(super) struct Outbox<S>(Arc<Mutex<State<S>>>);
 
@@ -42,7 +41,6 @@ pub(super) struct Outgoing<S>(Arc<Mutex<State<S>>>);
 struct State<S> {
     stream: S,
     gathered: BytesMut,
-    is_passed_on: bool,
     /// Whether the stream may hold some of what was written to it.
     is_unflushed: bool,
     memory: Arc<Memory>,
@@ -57,7 +55,6 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
         let state = Arc::new(Mutex::new(State {
             stream,
             gathered: BytesMut::new(),
-            is_passed_on: false,
             is_unflushed: false,
             memory,
             held: None,
@@ -68,41 +65,23 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Outgoing<S> {
-    /// From now on, what was flushed is written by [`poll_pass_on`](Self::poll_pass_on).
-    pub(super) fn take_over(&self) {
-        self.0.lock().is_passed_on = true;
-    }
-
-    /// Adds last words to what was gathered, if there is room: then what is there ends with a whole frame.
-    pub(super) fn put(&self, words: &[u8]) {
+    /// Writes what somebody else has gathered, past what is gathered here. Ready once nothing is left.
+    pub(super) fn poll_write_all(
+        &self,
+        cx: &mut Context<'_>,
+        gathered: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        if state.gathered.len() + words.len() <= GATHERED_BYTES_MAX {
-            state.gathered.extend_from_slice(words);
-        }
+        std::mem::swap(&mut state.gathered, gathered);
+        let written = state.poll_drain(cx);
+        std::mem::swap(&mut state.gathered, gathered);
+        written
     }
 
     /// Whether a write waits for the peer; how often one did not.
     pub(super) fn waits(&self) -> (bool, u64) {
         let state = self.0.lock();
         (state.held.is_some(), state.writes)
-    }
-
-    /// How much waits to be passed on.
-    pub(super) fn gathered_bytes(&self) -> usize {
-        self.0.lock().gathered.len()
-    }
-
-    /// Whether so many bytes more wait than did at `gathered`, which is set to what does, and there is room
-    /// for more.
-    pub(super) fn gathers(&self, gathered: &mut usize, bytes: usize) -> bool {
-        let now = self.gathered_bytes();
-        let before = std::mem::replace(gathered, now);
-        now >= before + bytes && now < GATHERED_BYTES_MAX
-    }
-
-    /// Writes what was gathered. Ready once nothing is left.
-    pub(super) fn poll_pass_on(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().poll_drain(cx)
     }
 }
 
@@ -154,18 +133,33 @@ impl<S: AsyncWrite + Unpin> State<S> {
         if self.gathered.len() >= GATHERED_BYTES_MAX {
             std::task::ready!(self.poll_write_gathered(cx))?;
         }
-        if self.gathered.is_empty() {
-            self.gathered = SPARE.take();
-            // All of it comes back, since a buffer loses its front as it is written.
-            self.gathered.reserve(GATHERED_BYTES_MAX);
-        }
+        lend(&mut self.gathered);
         Poll::Ready(Ok(GATHERED_BYTES_MAX - self.gathered.len()))
+    }
+}
+
+/// Gives an empty buffer room, from what all connections of a thread share.
+pub(super) fn lend(buffer: &mut BytesMut) {
+    if buffer.capacity() == 0 {
+        *buffer = SPARE.take();
+        // All of it comes back, since a buffer loses its front as it is written.
+        buffer.reserve(GATHERED_BYTES_MAX);
+    }
+}
+
+/// Takes the room of an empty buffer back.
+pub(super) fn take_back(buffer: &mut BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > 0 {
+        give_back(std::mem::take(buffer));
     }
 }
 
 fn give_back(mut buffer: BytesMut) {
     buffer.clear();
-    SPARE.set(buffer);
+    // One that has grown far, for a peer that took nothing for long, is not kept.
+    if buffer.capacity() <= 2 * GATHERED_BYTES_MAX {
+        SPARE.set(buffer);
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {
@@ -189,9 +183,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        if state.is_passed_on {
-            return Poll::Ready(Ok(()));
-        }
         state.poll_drain(cx)
     }
 
@@ -259,32 +250,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_flushed_waits_for_whoever_passes_it_on() {
+    async fn what_others_have_gathered_does_not_stay_in_what_lies_below() {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let (mut stream, outgoing) = Outbox::new(stream, memory());
-        outgoing.take_over();
-        stream.write_all(b"first ").await.unwrap();
-        stream.flush().await.unwrap();
-        stream.write_all(b"second").await.unwrap();
-        stream.flush().await.unwrap();
-        assert_eq!(stream.0.lock().gathered, "first second");
-        std::future::poll_fn(|cx| outgoing.poll_pass_on(cx))
+        let (_stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream), memory());
+        let mut all = BytesMut::from(&b"all"[..]);
+        std::future::poll_fn(|cx| outgoing.poll_write_all(cx, &mut all))
             .await
             .unwrap();
-        let mut read = [0; 12];
-        peer.read_exact(&mut read).await.unwrap();
-        assert_eq!(&read, b"first second");
-    }
-
-    #[tokio::test]
-    async fn what_is_passed_on_does_not_stay_in_what_lies_below() {
-        let (mut peer, stream) = tokio::io::duplex(64);
-        let (mut stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream), memory());
-        outgoing.take_over();
-        stream.write_all(b"all").await.unwrap();
-        std::future::poll_fn(|cx| outgoing.poll_pass_on(cx))
-            .await
-            .unwrap();
+        assert_eq!(all.capacity(), 0);
         let mut read = [0; 3];
         peer.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"all");

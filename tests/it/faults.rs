@@ -449,7 +449,8 @@ async fn a_publish_stream_cut_at_any_byte_leaves_exactly_what_was_answered_or_mo
         );
         assert_eq!(unanswered, Position(accepted + 1)..Position(sent + 1));
         match finished {
-            Ok(_) => assert_eq!((accepted, published), (COUNT, COUNT)),
+            // The cut may also come when nothing is unanswered.
+            Ok(_) => assert_eq!((accepted, published), (sent, sent)),
             Err(error) => {
                 let is_lost = matches!(
                     error,
