@@ -1,12 +1,12 @@
 //! Publishing: from a message to its place in its topic, to every mailbox it is for, and to what the
 //! publisher is told.
 
-use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering, time::SystemTime};
+use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering, task::Waker, time::SystemTime};
 
 use super::{
     Limits, Shared,
     parting::Parting,
-    registry::Tally,
+    registry::{Route, Tally},
     sync::MutexGuard,
     topics::{LiveTopic, TopicHint, TopicState},
 };
@@ -96,6 +96,24 @@ pub(super) struct Placed {
     pub(super) tally: Tally,
 }
 
+impl Placed {
+    /// What the publisher is told, and those who are to be woken.
+    pub(super) fn receipt(self, message: &MessageRef<'_>) -> (Receipt, Vec<Waker>) {
+        let tally = self.tally;
+        let receipt = Receipt {
+            chosen_id: message.id.cloned(),
+            epoch: self.epoch,
+            sequence: self.sequence,
+            matched: tally.matched,
+            delivered: tally.delivered,
+            dropped: tally.matched - tally.delivered,
+            displaced: tally.displaced,
+            position: self.position,
+        };
+        (receipt, tally.wakers)
+    }
+}
+
 impl Shared {
     pub(super) fn fan_out(
         &self,
@@ -165,7 +183,7 @@ impl Shared {
         if !live.route.is_empty() {
             let memory = self.budget.memory();
             let mut parting = Parting::new(memory, *message, state.epoch, sequence, published_at);
-            tally = live.route.deliver(&mut parting);
+            live.route.deliver(&mut parting, &mut tally);
         }
         if message.end {
             live.end(message.topic, &mut tally);
@@ -179,9 +197,14 @@ impl Shared {
     }
 
     pub(super) fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
-        if live.route.version != self.version.load(Ordering::Acquire) {
+        if !self.is_current(&live.route) {
             live.route = Arc::new(self.registry.read().route(topic));
         }
+    }
+
+    /// Whether the registry still says what it said when the route was made.
+    pub(super) fn is_current(&self, route: &Route) -> bool {
+        route.version == self.version.load(Ordering::Acquire)
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     batch::Encoding,
     budget::Budget,
     ended::EndReason,
-    lane::{Lane, LaneKey, Seat},
+    lane::{Lane, LaneKey, LockedLane, Seat},
     ledger::Ledger,
     mailbox::{Mailbox, Outcome, Push},
     parting::Parting,
@@ -80,12 +80,11 @@ impl Route {
     }
 
     /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
-    pub(crate) fn deliver(&self, parting: &mut Parting<'_>) -> Tally {
-        let mut tally = Tally::default();
+    pub(crate) fn deliver(&self, parting: &mut Parting<'_>, tally: &mut Tally) {
         let tag = parting.message().tag;
         parting.expect_lanes(self.lanes.len());
         for lane in self.lanes.iter().filter(|lane| lane.wants(tag)) {
-            lane.push(parting, &mut tally);
+            lane.lock().push(parting, tally);
         }
         for subscriber in self.singles.iter().filter(|s| s.wants(tag)) {
             if parting.is_kept() && subscriber.is_behind() {
@@ -98,7 +97,17 @@ impl Route {
                 tally.add(push);
             }
         }
-        tally
+    }
+
+    /// The way for several messages, which [`deliver`](Way::deliver) as this does: a route that is just
+    /// one lane keeps it locked meanwhile.
+    pub(crate) fn way(&self) -> Way<'_> {
+        match &*self.lanes {
+            [lane] if self.singles.is_empty() && self.groups.is_empty() => {
+                Way::OneLane(lane.lock())
+            }
+            _ => Way::Any(self),
+        }
     }
 
     /// Ends the subscriptions to just this topic, which has seen its last message, each after what its
@@ -120,6 +129,26 @@ impl Route {
             } else if subscriber.filters.names_among_others(topic) {
                 tally.wakers.extend(subscriber.mailbox.take_reader());
             }
+        }
+    }
+}
+
+/// A [`Route`] that several messages take, one right after the other.
+#[derive(Debug)]
+pub(crate) enum Way<'r> {
+    OneLane(LockedLane<'r>),
+    Any(&'r Route),
+}
+
+impl Way<'_> {
+    /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
+    pub(crate) fn deliver(&mut self, parting: &mut Parting<'_>, tally: &mut Tally) {
+        match self {
+            Self::OneLane(locked) if locked.lane.wants(parting.message().tag) => {
+                locked.push(parting, tally);
+            }
+            Self::OneLane(_) => {}
+            Self::Any(route) => route.deliver(parting, tally),
         }
     }
 }

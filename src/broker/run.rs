@@ -1,13 +1,23 @@
 //! A publisher's messages, one after the other.
+//!
+//! Most go where the one before went. Those that are there to be published at once then share what each
+//! would have to do on its own: find the topic, lock it, and lock the lane, if its subscribers are of one
+//! lane. Whatever is unusual goes on its own, and by the same steps.
+//!
+//! Invariants: nobody can tell from accounts, receipts or deliveries which messages went together; readers
+//! are woken once all locks are released; under a topic's lock no other topic's is taken, and no reader
+//! waits for longer than the caller's messages take, whose number the caller bounds.
 
 use std::{sync::atomic::Ordering, task::Waker, time::SystemTime};
 
 use super::{
     Shared,
-    publish::{PublishError, Receipt},
-    topics::TopicHint,
+    parting::Parting,
+    publish::{Placed, PublishError, Receipt},
+    registry::Tally,
+    topics::{LiveTopic, TopicHint},
 };
-use crate::message::MessageRef;
+use crate::message::{MessageRef, Sequence};
 
 /// The messages of one publisher, one after the other: most go where the one before went, and together
 /// they are added to the broker's figures, when the run is [counted](Run::count) or dropped.
@@ -15,9 +25,23 @@ use crate::message::MessageRef;
 pub(crate) struct Run<'b> {
     shared: &'b Shared,
     hint: TopicHint,
-    published: u64,
-    published_bytes: u64,
+    sums: Sums,
+}
+
+/// What is not yet in the broker's figures.
+#[derive(Debug, Default)]
+struct Sums {
+    messages: u64,
+    payload_bytes: u64,
     unmatched: u64,
+}
+
+impl Sums {
+    fn add(&mut self, message: &MessageRef<'_>, tally: &Tally) {
+        self.messages += 1;
+        self.payload_bytes += message.payload.len() as u64;
+        self.unmatched += u64::from(tally.matched == 0);
+    }
 }
 
 impl<'b> Run<'b> {
@@ -25,9 +49,7 @@ impl<'b> Run<'b> {
         Self {
             shared,
             hint: TopicHint::default(),
-            published: 0,
-            published_bytes: 0,
-            unmatched: 0,
+            sums: Sums::default(),
         }
     }
 
@@ -39,32 +61,99 @@ impl<'b> Run<'b> {
     ) -> Result<Receipt, PublishError> {
         self.shared.limits.admit(message)?;
         let placed = self.shared.fan_out(message, published_at, &mut self.hint)?;
-        let tally = placed.tally;
-        self.published += 1;
-        self.published_bytes += message.payload.len() as u64;
-        self.unmatched += u64::from(tally.matched == 0);
-        tally.wakers.into_iter().for_each(Waker::wake);
-        Ok(Receipt {
-            chosen_id: message.id.cloned(),
-            epoch: placed.epoch,
-            sequence: placed.sequence,
-            matched: tally.matched,
-            delivered: tally.delivered,
-            dropped: tally.matched - tally.delivered,
-            displaced: tally.displaced,
-            position: placed.position,
-        })
+        self.sums.add(message, &placed.tally);
+        let (receipt, wakers) = placed.receipt(message);
+        wakers.into_iter().for_each(Waker::wake);
+        Ok(receipt)
+    }
+
+    /// Does as [`publish`](Self::publish) with one message after the other, and tells what became of each.
+    /// It may be told under locks: `messages` and `tell` must not call the broker.
+    pub(crate) fn publish_all<'m>(
+        &mut self,
+        mut messages: impl Iterator<Item = MessageRef<'m>>,
+        published_at: SystemTime,
+        mut tell: impl FnMut(Result<Receipt, PublishError>),
+    ) {
+        let mut next = messages.next();
+        let mut goes_alone = false;
+        while let Some(first) = next {
+            next = if goes_alone {
+                Some(first)
+            } else {
+                self.publish_together(first, &mut messages, published_at, &mut tell)
+            };
+            if let Some(message) = next {
+                let published = self.publish(&message, published_at);
+                goes_alone = matches!(&published, Ok(receipt) if receipt.position.is_some());
+                tell(published);
+                next = messages.next();
+            }
+        }
+    }
+
+    /// Publishes what goes where the last message went, under one lock. Returns the first message that has to
+    /// go on its own, if there is one.
+    fn publish_together<'m>(
+        &mut self,
+        first: MessageRef<'m>,
+        rest: &mut impl Iterator<Item = MessageRef<'m>>,
+        published_at: SystemTime,
+        tell: &mut impl FnMut(Result<Receipt, PublishError>),
+    ) -> Option<MessageRef<'m>> {
+        let (shared, topic) = (self.shared, first.topic);
+        let mut next = Some(first);
+        let mut wakers = Vec::new();
+        if let Some(state) = shared.topics.recall(&self.hint, topic)
+            && let Some(mut live) = state.lock()
+            && live.takes_several()
+        {
+            shared.refresh_route(topic, &mut live);
+            let LiveTopic { head, route, .. } = &mut *live;
+            let mut way = route.way();
+            while let Some(message) = next
+                && message.topic.is_same(topic)
+                && !message.end
+                && shared.is_current(route)
+                && shared.limits.admit(&message).is_ok()
+            {
+                *head += 1;
+                let sequence = Sequence(*head);
+                let memory = shared.budget.memory();
+                let mut parting =
+                    Parting::new(memory, message, state.epoch, sequence, published_at);
+                let mut tally = Tally {
+                    wakers,
+                    ..Tally::default()
+                };
+                way.deliver(&mut parting, &mut tally);
+                self.sums.add(&message, &tally);
+                let placed = Placed {
+                    epoch: state.epoch,
+                    sequence,
+                    position: None,
+                    tally,
+                };
+                let receipt;
+                (receipt, wakers) = placed.receipt(&message);
+                tell(Ok(receipt));
+                next = rest.next();
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        next
     }
 
     /// Adds what was published to the broker's figures.
     pub(crate) fn count(&mut self) {
+        let sums = std::mem::take(&mut self.sums);
         let figures = [
-            (&self.shared.published, &mut self.published),
-            (&self.shared.published_bytes, &mut self.published_bytes),
-            (&self.shared.unmatched, &mut self.unmatched),
+            (&self.shared.published, sums.messages),
+            (&self.shared.published_bytes, sums.payload_bytes),
+            (&self.shared.unmatched, sums.unmatched),
         ];
-        for (sum, more) in figures {
-            sum.fetch_add(std::mem::take(more), Ordering::Relaxed);
+        for (figure, more) in figures {
+            figure.fetch_add(more, Ordering::Relaxed);
         }
     }
 }

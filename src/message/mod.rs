@@ -143,7 +143,20 @@ impl Deref for Payload<'_> {
     }
 }
 
-impl MessageRef<'_> {
+impl<'m> MessageRef<'m> {
+    /// A message with a topic and a payload, and nothing else; `none` is said of its attributes.
+    pub(crate) fn plain(topic: &'m Topic, payload: &'m [u8], none: &'m Attributes) -> Self {
+        Self {
+            topic,
+            payload: Payload::Borrowed(payload),
+            attributes: none,
+            tag: None,
+            key: None,
+            id: None,
+            end: false,
+        }
+    }
+
     /// See [`Message::size`].
     pub(crate) fn size(&self) -> usize {
         let text = |length: Option<usize>| length.unwrap_or_default();

@@ -84,6 +84,17 @@ pub(crate) fn with_publish_request<R>(
     }
 }
 
+/// The payload of an encoded `PublishRequest` or `PublishStreamRequest` that is just this topic and a payload,
+/// in this order, as most of a stream are. `None` says nothing about the bytes.
+pub(crate) fn plain_payload<'a>(mut bytes: &'a [u8], topic: &str) -> Option<&'a [u8]> {
+    let (key, contents) = take_field(&mut bytes)?;
+    if key != key::TOPIC || contents != topic.as_bytes() {
+        return None;
+    }
+    let (key, payload) = take_field(&mut bytes)?;
+    (key == key::PAYLOAD && bytes.is_empty()).then_some(payload)
+}
+
 /// Reads an encoded `PublishRequest`, or `PublishStreamRequest`, which has the same fields. `None`
 /// says nothing about the bytes but that prost has to decode them.
 fn read_publish_request(mut bytes: &[u8]) -> Option<PublishRequestRef<'_>> {
