@@ -141,6 +141,11 @@ pub(crate) enum Way<'r> {
 }
 
 impl Way<'_> {
+    /// Whether all who encode the messages do it in one way.
+    pub(crate) fn is_one_lane(&self) -> bool {
+        matches!(self, Self::OneLane(_))
+    }
+
     /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
     pub(crate) fn deliver(&mut self, parting: &mut Parting<'_>, tally: &mut Tally) {
         match self {

@@ -17,7 +17,7 @@ use super::{
     registry::Tally,
     topics::{LiveTopic, TopicHint},
 };
-use crate::message::{MessageRef, Sequence};
+use crate::message::{MessageRef, Sequence, Stencil};
 
 /// The messages of one publisher, one after the other: most go where the one before went, and together
 /// they are added to the broker's figures, when the run is [counted](Run::count) or dropped.
@@ -111,12 +111,17 @@ impl<'b> Run<'b> {
             shared.refresh_route(topic, &mut live);
             let LiveTopic { head, route, .. } = &mut *live;
             let mut way = route.way();
-            while let Some(message) = next
+            let stencil = Stencil::default();
+            let mut is_first = true;
+            while let Some(mut message) = next
                 && message.topic.is_same(topic)
                 && !message.end
                 && shared.is_current(route)
                 && shared.limits.admit(&message).is_ok()
             {
+                // It would not pay for a message that is alone.
+                message.stencil = (!is_first && way.is_one_lane()).then_some(&stencil);
+                is_first = false;
                 *head += 1;
                 let sequence = Sequence(*head);
                 let memory = shared.budget.memory();

@@ -236,7 +236,11 @@ impl Publisher<'_> {
                 outcome
             };
             self.position += 1;
-            count(self.service, self.position, outcome, published);
+            published.position += 1;
+            match outcome {
+                Ok(receipt) => add(published, &receipt),
+                Err(refusal) => reject(published, self.service, self.position, &refusal),
+            }
         }
     }
 
@@ -274,8 +278,11 @@ impl Publisher<'_> {
         }
         run.publish_all(&mut alike, now, |outcome| {
             *position += 1;
-            let outcome = outcome.map_err(Refusal::from);
-            count(service, *position, outcome, published);
+            published.position += 1;
+            match outcome {
+                Ok(receipt) => add(published, &receipt),
+                Err(error) => reject(published, service, *position, &error.into()),
+            }
         });
         let taken = buffer.as_ref().len() - alike.bytes.len();
         buffer.advance(taken);
@@ -312,33 +319,30 @@ impl Publisher<'_> {
     }
 }
 
-/// Adds what became of the message at this position.
-fn count(
+/// Adds what became of a message.
+fn add(published: &mut PublishStreamResponse, receipt: &Receipt) {
+    published.matched += u64::from(receipt.matched);
+    published.delivered += u64::from(receipt.delivered);
+    published.dropped += u64::from(receipt.dropped);
+    published.displaced += receipt.displaced;
+}
+
+/// Adds that the message at this position was not published.
+fn reject(
+    published: &mut PublishStreamResponse,
     service: &PubSub,
     position: u64,
-    outcome: Result<Receipt, Refusal>,
-    published: &mut PublishStreamResponse,
+    refusal: &Refusal,
 ) {
-    published.position += 1;
-    match outcome {
-        Ok(receipt) => {
-            published.matched += u64::from(receipt.matched);
-            published.delivered += u64::from(receipt.delivered);
-            published.dropped += u64::from(receipt.dropped);
-            published.displaced += receipt.displaced;
-        }
-        Err(refusal) => {
-            if let Some(limit) = refusal.limit() {
-                service.metrics.reject(limit);
-            }
-            published.rejections.push(Rejection {
-                position,
-                code: refusal.code() as i32,
-                message: refusal.to_string(),
-                field: refusal.field().unwrap_or_default().to_owned(),
-            });
-        }
+    if let Some(limit) = refusal.limit() {
+        service.metrics.reject(limit);
     }
+    published.rejections.push(Rejection {
+        position,
+        code: refusal.code() as i32,
+        message: refusal.to_string(),
+        field: refusal.field().unwrap_or_default().to_owned(),
+    });
 }
 
 /// The messages at the front that have the topic of the one before, a payload, and nothing else, as most
