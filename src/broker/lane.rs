@@ -35,7 +35,7 @@ use super::{
     registry::Tally,
     sync::{Mutex, MutexGuard},
 };
-use crate::message::Tag;
+use crate::message::{MessageRef, Tag};
 
 /// The smallest mailbox that shares a lane, in messages: with smaller ones batches would hold next to
 /// nothing.
@@ -226,11 +226,16 @@ impl Lane {
 /// A lane's state, with `has_tail` kept true to it.
 #[derive(Debug)]
 pub(crate) struct LockedLane<'l> {
-    pub(crate) lane: &'l Lane,
+    lane: &'l Lane,
     state: MutexGuard<'l, State>,
 }
 
 impl LockedLane<'_> {
+    /// Whether the message is for all members together, which costs the same however many they are.
+    pub(crate) fn takes_together(&self, message: &MessageRef<'_>) -> bool {
+        self.detached.is_empty() && self.behind.is_empty() && self.lane.wants(message.tag)
+    }
+
     /// Publishes the message to every member, whatever its tag. Never waits, wakes nobody.
     pub(crate) fn push(&mut self, parting: &mut Parting<'_>, tally: &mut Tally) {
         let Lane {

@@ -19,7 +19,7 @@ use super::{
     batch::Encoding,
     budget::Budget,
     ended::EndReason,
-    lane::{Lane, LaneKey, LockedLane, Seat},
+    lane::{Lane, LaneKey, Seat},
     ledger::Ledger,
     mailbox::{Mailbox, Outcome, Push},
     parting::Parting,
@@ -99,14 +99,11 @@ impl Route {
         }
     }
 
-    /// The way for several messages, which [`deliver`](Way::deliver) as this does: a route that is just
-    /// one lane keeps it locked meanwhile.
-    pub(crate) fn way(&self) -> Way<'_> {
+    /// The lane that is all of the route, if it is one.
+    pub(crate) fn only_lane(&self) -> Option<&Lane> {
         match &*self.lanes {
-            [lane] if self.singles.is_empty() && self.groups.is_empty() => {
-                Way::OneLane(lane.lock())
-            }
-            _ => Way::Any(self),
+            [lane] if self.singles.is_empty() && self.groups.is_empty() => Some(lane),
+            _ => None,
         }
     }
 
@@ -129,31 +126,6 @@ impl Route {
             } else if subscriber.filters.names_among_others(topic) {
                 tally.wakers.extend(subscriber.mailbox.take_reader());
             }
-        }
-    }
-}
-
-/// A [`Route`] that several messages take, one right after the other.
-#[derive(Debug)]
-pub(crate) enum Way<'r> {
-    OneLane(LockedLane<'r>),
-    Any(&'r Route),
-}
-
-impl Way<'_> {
-    /// Whether all who encode the messages do it in one way.
-    pub(crate) fn is_one_lane(&self) -> bool {
-        matches!(self, Self::OneLane(_))
-    }
-
-    /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
-    pub(crate) fn deliver(&mut self, parting: &mut Parting<'_>, tally: &mut Tally) {
-        match self {
-            Self::OneLane(locked) if locked.lane.wants(parting.message().tag) => {
-                locked.push(parting, tally);
-            }
-            Self::OneLane(_) => {}
-            Self::Any(route) => route.deliver(parting, tally),
         }
     }
 }

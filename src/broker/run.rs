@@ -1,23 +1,28 @@
 //! A publisher's messages, one after the other.
 //!
 //! Most go where the one before went. Those that are there to be published at once then share what each
-//! would have to do on its own: find the topic, lock it, and lock the lane, if its subscribers are of one
-//! lane. Whatever is unusual goes on its own, and by the same steps.
+//! would have to do on its own, if the topic's subscribers are one lane and none of them has to be served
+//! alone: find the topic, lock it, lock the lane. Whatever is unusual goes on its own.
 //!
 //! Invariants: nobody can tell from accounts, receipts or deliveries which messages went together; readers
-//! are woken once all locks are released; under a topic's lock no other topic's is taken, and no reader
-//! waits for longer than the caller's messages take, whose number the caller bounds.
+//! are woken once all locks are released; under a topic's lock no other topic's is taken. How long the locks
+//! are held does not depend on the subscribers but on the number of messages, which the caller bounds.
 
 use std::{sync::atomic::Ordering, task::Waker, time::SystemTime};
 
 use super::{
     Shared,
+    lane::Lane,
     parting::Parting,
     publish::{Placed, PublishError, Receipt},
     registry::Tally,
     topics::{LiveTopic, TopicHint},
 };
 use crate::message::{MessageRef, Sequence, Stencil};
+
+/// So often in a row messages are tried to be published together in vain, before those that are left go alone:
+/// the first time the topic may not have been looked up yet.
+const ATTEMPTS_MAX: u32 = 2;
 
 /// The messages of one publisher, one after the other: most go where the one before went, and together
 /// they are added to the broker's figures, when the run is [counted](Run::count) or dropped.
@@ -76,17 +81,16 @@ impl<'b> Run<'b> {
         mut tell: impl FnMut(Result<Receipt, PublishError>),
     ) {
         let mut next = messages.next();
-        let mut goes_alone = false;
+        let mut attempts = 0;
         while let Some(first) = next {
-            next = if goes_alone {
-                Some(first)
-            } else {
-                self.publish_together(first, &mut messages, published_at, &mut tell)
-            };
+            if attempts < ATTEMPTS_MAX {
+                let before = self.sums.messages;
+                next = self.publish_together(first, &mut messages, published_at, &mut tell);
+                let is_in_vain = self.sums.messages == before;
+                attempts = if is_in_vain { attempts + 1 } else { 0 };
+            }
             if let Some(message) = next {
-                let published = self.publish(&message, published_at);
-                goes_alone = matches!(&published, Ok(receipt) if receipt.position.is_some());
-                tell(published);
+                tell(self.publish(&message, published_at));
                 next = messages.next();
             }
         }
@@ -110,17 +114,19 @@ impl<'b> Run<'b> {
         {
             shared.refresh_route(topic, &mut live);
             let LiveTopic { head, route, .. } = &mut *live;
-            let mut way = route.way();
+            let mut lane = route.only_lane().map(Lane::lock);
             let stencil = Stencil::default();
             let mut is_first = true;
             while let Some(mut message) = next
+                && let Some(lane) = &mut lane
+                && lane.takes_together(&message)
                 && message.topic.is_same(topic)
                 && !message.end
                 && shared.is_current(route)
                 && shared.limits.admit(&message).is_ok()
             {
                 // It would not pay for a message that is alone.
-                message.stencil = (!is_first && way.is_one_lane()).then_some(&stencil);
+                message.stencil = (!is_first).then_some(&stencil);
                 is_first = false;
                 *head += 1;
                 let sequence = Sequence(*head);
@@ -131,7 +137,7 @@ impl<'b> Run<'b> {
                     wakers,
                     ..Tally::default()
                 };
-                way.deliver(&mut parting, &mut tally);
+                lane.push(&mut parting, &mut tally);
                 self.sums.add(&message, &tally);
                 let placed = Placed {
                     epoch: state.epoch,
