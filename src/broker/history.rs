@@ -25,6 +25,7 @@ use super::{
     memory::Memory,
     parting::Parting,
     publish::Placed,
+    registry::Tally,
     retention::{EvictReason, HistoryLimits},
     sync::{Mutex, MutexGuard},
     topics::{LiveTopic, TopicState},
@@ -287,7 +288,8 @@ impl Shared {
         let memory = self.budget.memory();
         let parting = Parting::new(memory, *message, state.epoch, sequence, published_at);
         let mut parting = parting.keep_at(position);
-        let mut tally = live.route.deliver(&mut parting);
+        let mut tally = Tally::default();
+        live.route.deliver(&mut parting, &mut tally);
         if message.end {
             live.end(message.topic, &mut tally);
         }

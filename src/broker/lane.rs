@@ -35,7 +35,7 @@ use super::{
     registry::Tally,
     sync::{Mutex, MutexGuard},
 };
-use crate::message::Tag;
+use crate::message::{MessageRef, Tag};
 
 /// The smallest mailbox that shares a lane, in messages: with smaller ones batches would hold next to
 /// nothing.
@@ -82,7 +82,7 @@ pub(crate) struct Seat {
 }
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     tail: Tail,
     /// The least room of an attached member's mailbox when the tail was empty.
     room: Room,
@@ -121,31 +121,6 @@ impl Lane {
         tags.is_empty() || tag.is_some_and(|tag| tags.contains(tag))
     }
 
-    /// Publishes the message to every member. Never waits, wakes nobody.
-    pub(crate) fn push(&self, parting: &mut Parting<'_>, tally: &mut Tally) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        if state.attached.is_empty() || !state.has_room(parting) {
-            state.hand_over();
-        }
-        let together = !state.attached.is_empty()
-            && state.has_room(parting)
-            && self.budget.reserve(parting.size() * state.attached.len());
-        if together {
-            state.tail.count_in(self.budget.memory());
-            state.append(parting, self.encoding, tally);
-        } else if !state.attached.is_empty() {
-            state.flush();
-            push_singly(&state.attached, parting, tally);
-            // To be measured anew: the mailboxes have filled up by what the tail does not know.
-            state.room = Room::NONE;
-        }
-        push_singly(&state.detached, parting, tally);
-        if !state.behind.is_empty() && !parting.is_kept() {
-            push_singly(&state.behind, parting, tally);
-        }
-    }
-
     /// Hands over what is in the tail.
     pub(crate) fn flush(&self) {
         self.lock().flush();
@@ -158,10 +133,11 @@ impl Lane {
         }
     }
 
-    fn lock(&self) -> Locked<'_> {
-        Locked {
+    /// For whoever publishes one message or several to its members.
+    pub(crate) fn lock(&self) -> LockedLane<'_> {
+        LockedLane {
+            lane: self,
             state: self.state.lock(),
-            has_tail: &self.has_tail,
         }
     }
 
@@ -248,12 +224,47 @@ impl Lane {
 }
 
 /// A lane's state, with `has_tail` kept true to it.
-struct Locked<'l> {
+#[derive(Debug)]
+pub(crate) struct LockedLane<'l> {
+    lane: &'l Lane,
     state: MutexGuard<'l, State>,
-    has_tail: &'l AtomicBool,
 }
 
-impl Deref for Locked<'_> {
+impl LockedLane<'_> {
+    /// Whether the message is for all members together, which costs the same however many they are.
+    pub(crate) fn takes_together(&self, message: &MessageRef<'_>) -> bool {
+        self.detached.is_empty() && self.behind.is_empty() && self.lane.wants(message.tag)
+    }
+
+    /// Publishes the message to every member, whatever its tag. Never waits, wakes nobody.
+    pub(crate) fn push(&mut self, parting: &mut Parting<'_>, tally: &mut Tally) {
+        let Lane {
+            budget, encoding, ..
+        } = self.lane;
+        let state = &mut *self.state;
+        if state.attached.is_empty() || !state.has_room(parting) {
+            state.hand_over();
+        }
+        let together = !state.attached.is_empty()
+            && state.has_room(parting)
+            && budget.reserve(parting.size() * state.attached.len());
+        if together {
+            state.tail.count_in(budget.memory());
+            state.append(parting, encoding, tally);
+        } else if !state.attached.is_empty() {
+            state.flush();
+            push_singly(&state.attached, parting, tally);
+            // To be measured anew: the mailboxes have filled up by what the tail does not know.
+            state.room = Room::NONE;
+        }
+        push_singly(&state.detached, parting, tally);
+        if !state.behind.is_empty() && !parting.is_kept() {
+            push_singly(&state.behind, parting, tally);
+        }
+    }
+}
+
+impl Deref for LockedLane<'_> {
     type Target = State;
 
     fn deref(&self) -> &State {
@@ -261,16 +272,16 @@ impl Deref for Locked<'_> {
     }
 }
 
-impl DerefMut for Locked<'_> {
+impl DerefMut for LockedLane<'_> {
     fn deref_mut(&mut self) -> &mut State {
         &mut self.state
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for LockedLane<'_> {
     fn drop(&mut self) {
-        self.has_tail
-            .store(!self.state.tail.is_empty(), Ordering::Release);
+        let has_tail = !self.state.tail.is_empty();
+        self.lane.has_tail.store(has_tail, Ordering::Release);
     }
 }
 

@@ -29,6 +29,7 @@ mod queue;
 mod registry;
 mod replay;
 mod retention;
+mod run;
 mod subscriber;
 mod subscription;
 mod sync;
@@ -47,8 +48,8 @@ use std::{
 pub(crate) use self::{
     batch::Encoding,
     memory::{Held, Memory},
-    publish::Run,
     queue::Taken,
+    run::Run,
     subscription::Ender,
 };
 use self::{

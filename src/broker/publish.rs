@@ -6,7 +6,7 @@ use std::{borrow::Cow, sync::Arc, sync::atomic::Ordering, task::Waker, time::Sys
 use super::{
     Limits, Shared,
     parting::Parting,
-    registry::Tally,
+    registry::{Route, Tally},
     sync::MutexGuard,
     topics::{LiveTopic, TopicHint, TopicState},
 };
@@ -87,72 +87,6 @@ impl Receipt {
     }
 }
 
-/// The messages of one publisher, one after the other: most go where the one before went, and together
-/// they are added to the broker's figures, when the run is [counted](Run::count) or dropped.
-#[derive(Debug)]
-pub(crate) struct Run<'b> {
-    shared: &'b Shared,
-    hint: TopicHint,
-    published: u64,
-    published_bytes: u64,
-    unmatched: u64,
-}
-
-impl<'b> Run<'b> {
-    pub(super) fn new(shared: &'b Shared) -> Self {
-        Self {
-            shared,
-            hint: TopicHint::default(),
-            published: 0,
-            published_bytes: 0,
-            unmatched: 0,
-        }
-    }
-
-    /// See [`Broker::publish`](super::Broker::publish).
-    pub(crate) fn publish(
-        &mut self,
-        message: &MessageRef<'_>,
-        published_at: SystemTime,
-    ) -> Result<Receipt, PublishError> {
-        self.shared.limits.admit(message)?;
-        let placed = self.shared.fan_out(message, published_at, &mut self.hint)?;
-        let tally = placed.tally;
-        self.published += 1;
-        self.published_bytes += message.payload.len() as u64;
-        self.unmatched += u64::from(tally.matched == 0);
-        tally.wakers.into_iter().for_each(Waker::wake);
-        Ok(Receipt {
-            chosen_id: message.id.cloned(),
-            epoch: placed.epoch,
-            sequence: placed.sequence,
-            matched: tally.matched,
-            delivered: tally.delivered,
-            dropped: tally.matched - tally.delivered,
-            displaced: tally.displaced,
-            position: placed.position,
-        })
-    }
-
-    /// Adds what was published to the broker's figures.
-    pub(crate) fn count(&mut self) {
-        let figures = [
-            (&self.shared.published, &mut self.published),
-            (&self.shared.published_bytes, &mut self.published_bytes),
-            (&self.shared.unmatched, &mut self.unmatched),
-        ];
-        for (sum, more) in figures {
-            sum.fetch_add(std::mem::take(more), Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Run<'_> {
-    fn drop(&mut self) {
-        self.count();
-    }
-}
-
 /// What a message was given, and what became of it.
 #[derive(Debug)]
 pub(super) struct Placed {
@@ -162,8 +96,26 @@ pub(super) struct Placed {
     pub(super) tally: Tally,
 }
 
+impl Placed {
+    /// What the publisher is told, and those who are to be woken.
+    pub(super) fn receipt(self, message: &MessageRef<'_>) -> (Receipt, Vec<Waker>) {
+        let tally = self.tally;
+        let receipt = Receipt {
+            chosen_id: message.id.cloned(),
+            epoch: self.epoch,
+            sequence: self.sequence,
+            matched: tally.matched,
+            delivered: tally.delivered,
+            dropped: tally.matched - tally.delivered,
+            displaced: tally.displaced,
+            position: self.position,
+        };
+        (receipt, tally.wakers)
+    }
+}
+
 impl Shared {
-    fn fan_out(
+    pub(super) fn fan_out(
         &self,
         message: &MessageRef<'_>,
         published_at: SystemTime,
@@ -231,7 +183,7 @@ impl Shared {
         if !live.route.is_empty() {
             let memory = self.budget.memory();
             let mut parting = Parting::new(memory, *message, state.epoch, sequence, published_at);
-            tally = live.route.deliver(&mut parting);
+            live.route.deliver(&mut parting, &mut tally);
         }
         if message.end {
             live.end(message.topic, &mut tally);
@@ -245,9 +197,14 @@ impl Shared {
     }
 
     pub(super) fn refresh_route(&self, topic: &Topic, live: &mut LiveTopic) {
-        if live.route.version != self.version.load(Ordering::Acquire) {
+        if !self.is_current(&live.route) {
             live.route = Arc::new(self.registry.read().route(topic));
         }
+    }
+
+    /// Whether the registry still says what it said when the route was made.
+    pub(super) fn is_current(&self, route: &Route) -> bool {
+        route.version == self.version.load(Ordering::Acquire)
     }
 }
 

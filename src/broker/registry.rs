@@ -80,12 +80,11 @@ impl Route {
     }
 
     /// Pushes the message to every subscriber it is for. Never waits, wakes nobody.
-    pub(crate) fn deliver(&self, parting: &mut Parting<'_>) -> Tally {
-        let mut tally = Tally::default();
+    pub(crate) fn deliver(&self, parting: &mut Parting<'_>, tally: &mut Tally) {
         let tag = parting.message().tag;
         parting.expect_lanes(self.lanes.len());
         for lane in self.lanes.iter().filter(|lane| lane.wants(tag)) {
-            lane.push(parting, &mut tally);
+            lane.lock().push(parting, tally);
         }
         for subscriber in self.singles.iter().filter(|s| s.wants(tag)) {
             if parting.is_kept() && subscriber.is_behind() {
@@ -98,7 +97,14 @@ impl Route {
                 tally.add(push);
             }
         }
-        tally
+    }
+
+    /// The lane that is all of the route, if it is one.
+    pub(crate) fn only_lane(&self) -> Option<&Lane> {
+        match &*self.lanes {
+            [lane] if self.singles.is_empty() && self.groups.is_empty() => Some(lane),
+            _ => None,
+        }
     }
 
     /// Ends the subscriptions to just this topic, which has seen its last message, each after what its

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     access::{AccessError, Leash, Permit},
     broker::{Receipt, Run},
+    message::{Attributes, MessageRef},
     service::{CallError, ConnectionShare, PubSub, Received, Refusal, trace},
     topic::Topic,
     wire::{
@@ -36,7 +37,7 @@ use crate::{
         frame::PREFIX_BYTES,
         next_topic,
         pb::{PublishStreamResponse, Rejection},
-        request::with_publish_request,
+        request::{plain_payload, with_publish_request},
     },
 };
 
@@ -206,7 +207,7 @@ impl Publisher<'_> {
         taken
     }
 
-    /// Publishes the whole messages at the front. Counts them in `published.position`.
+    /// Publishes the whole messages at the front.
     fn take_messages(
         &mut self,
         buffer: &mut impl Chunk,
@@ -214,6 +215,7 @@ impl Publisher<'_> {
         published: &mut PublishStreamResponse,
     ) -> Result<(), StreamEnd> {
         loop {
+            self.publish_alike(buffer, now, published);
             let skipped = self.skipping.min(buffer.as_ref().len());
             buffer.advance(skipped);
             self.skipping -= skipped;
@@ -240,8 +242,55 @@ impl Publisher<'_> {
             };
             self.position += 1;
             published.position += 1;
-            self.count(outcome, published);
+            match outcome {
+                Ok(receipt) => add(published, &receipt),
+                Err(refusal) => reject(published, self.service, self.position, &refusal),
+            }
         }
+    }
+
+    /// Publishes the whole messages at the front that are like the one before.
+    fn publish_alike(
+        &mut self,
+        buffer: &mut impl Chunk,
+        now: SystemTime,
+        published: &mut PublishStreamResponse,
+    ) {
+        let Self {
+            service,
+            share,
+            position,
+            last_topic: Some(topic),
+            run,
+            permit,
+            skipping: 0,
+            ..
+        } = self
+        else {
+            return;
+        };
+        let mut alike = Alike {
+            bytes: buffer.as_ref(),
+            topic,
+            none: &Attributes::default(),
+            share,
+            message_bytes_max: service.receiving.request_bytes_max,
+        };
+        // Who may not publish is told so for each message.
+        let may_publish = |permit: &mut Permit| permit.publish(topic).is_ok();
+        if alike.peek().is_none() || !permit.as_mut().is_none_or(may_publish) {
+            return;
+        }
+        run.publish_all(&mut alike, now, |outcome| {
+            *position += 1;
+            published.position += 1;
+            match outcome {
+                Ok(receipt) => add(published, &receipt),
+                Err(error) => reject(published, service, *position, &error.into()),
+            }
+        });
+        let taken = buffer.as_ref().len() - alike.bytes.len();
+        buffer.advance(taken);
     }
 
     fn publish(&mut self, message: &[u8], now: SystemTime) -> Result<Receipt, Refusal> {
@@ -270,30 +319,70 @@ impl Publisher<'_> {
         self.permit.as_mut().map_or(Ok(()), Permit::publish_again)
     }
 
-    fn count(&self, outcome: Result<Receipt, Refusal>, published: &mut PublishStreamResponse) {
-        match outcome {
-            Ok(receipt) => {
-                published.matched += u64::from(receipt.matched);
-                published.delivered += u64::from(receipt.delivered);
-                published.dropped += u64::from(receipt.dropped);
-                published.displaced += receipt.displaced;
-            }
-            Err(refusal) => {
-                if let Some(limit) = refusal.limit() {
-                    self.service.metrics.reject(limit);
-                }
-                published.rejections.push(Rejection {
-                    position: self.position,
-                    code: refusal.code() as i32,
-                    message: refusal.to_string(),
-                    field: refusal.field().unwrap_or_default().to_owned(),
-                });
-            }
-        }
-    }
-
     fn is_between_messages(&self) -> bool {
         self.arriving.is_empty() && self.skipping == 0
+    }
+}
+
+/// Adds what became of a message.
+fn add(published: &mut PublishStreamResponse, receipt: &Receipt) {
+    published.matched += u64::from(receipt.matched);
+    published.delivered += u64::from(receipt.delivered);
+    published.dropped += u64::from(receipt.dropped);
+    published.displaced += receipt.displaced;
+}
+
+/// Adds that the message at this position was not published.
+fn reject(
+    published: &mut PublishStreamResponse,
+    service: &PubSub,
+    position: u64,
+    refusal: &Refusal,
+) {
+    if let Some(limit) = refusal.limit() {
+        service.metrics.reject(limit);
+    }
+    published.rejections.push(Rejection {
+        position,
+        code: refusal.code() as i32,
+        message: refusal.to_string(),
+        field: refusal.field().unwrap_or_default().to_owned(),
+    });
+}
+
+/// The messages at the front that have the topic of the one before, a payload, and nothing else, as most
+/// have. They need no check but the limits'; and as they have no attributes, nobody traces them.
+struct Alike<'a> {
+    bytes: &'a [u8],
+    topic: &'a Topic,
+    none: &'a Attributes,
+    share: &'a ConnectionShare,
+    message_bytes_max: usize,
+}
+
+impl<'a> Alike<'a> {
+    /// The next one's payload, and what comes after it.
+    fn peek(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let (prefix, rest) = self.bytes.split_first_chunk::<PREFIX_BYTES>()?;
+        let [0, length @ ..] = *prefix else {
+            return None;
+        };
+        let bytes = u32::from_be_bytes(length) as usize;
+        let (message, rest) = rest.split_at_checked(bytes)?;
+        let payload = plain_payload(message, self.topic.as_str())?;
+        (bytes <= self.message_bytes_max).then_some((payload, rest))
+    }
+}
+
+impl<'a> Iterator for Alike<'a> {
+    type Item = MessageRef<'a>;
+
+    fn next(&mut self) -> Option<MessageRef<'a>> {
+        let (payload, rest) = self.peek()?;
+        // One that comes too soon is refused where it is published on its own.
+        self.share.admit_publish().ok()?;
+        self.bytes = rest;
+        Some(MessageRef::plain(self.topic, payload, self.none))
     }
 }
 

@@ -86,6 +86,7 @@ async fn try_publish(
         key: said.key.as_ref(),
         id: said.id.as_ref(),
         end: said.end,
+        stencil: None,
     };
     let publish = || service.broker.run().publish(&message, SystemTime::now());
     let receipt = trace::publish(Some(parent), &message, publish)?;

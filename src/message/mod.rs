@@ -6,7 +6,7 @@
 
 mod name;
 
-use std::{borrow::Cow, ops::Deref, sync::OnceLock, time::SystemTime};
+use std::{borrow::Cow, cell::OnceCell, ops::Deref, sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -107,6 +107,7 @@ impl Message {
             key: self.key.as_ref(),
             id: self.id.as_ref(),
             end: self.end,
+            stencil: None,
         }
     }
 }
@@ -121,6 +122,24 @@ pub(crate) struct MessageRef<'m> {
     pub(crate) key: Option<&'m Key>,
     pub(crate) id: Option<&'m MessageId>,
     pub(crate) end: bool,
+    /// Shared by messages that are published together: they have topic, epoch and time in common.
+    pub(crate) stencil: Option<&'m Stencil>,
+}
+
+/// What an adapter wrote of one message and can copy for those after it.
+#[derive(Debug, Default)]
+pub(crate) struct Stencil(OnceCell<(usize, Vec<u8>)>);
+
+impl Stencil {
+    /// What the first caller's `write` returned. `None` if it was for something else.
+    pub(crate) fn written_with(
+        &self,
+        what: usize,
+        write: impl FnOnce() -> Vec<u8>,
+    ) -> Option<&[u8]> {
+        let (written, bytes) = self.0.get_or_init(|| (what, write()));
+        (*written == what).then_some(bytes)
+    }
 }
 
 /// A payload, and what it takes to own it.
@@ -143,7 +162,21 @@ impl Deref for Payload<'_> {
     }
 }
 
-impl MessageRef<'_> {
+impl<'m> MessageRef<'m> {
+    /// A message with a topic and a payload, and nothing else; `none` is said of its attributes.
+    pub(crate) fn plain(topic: &'m Topic, payload: &'m [u8], none: &'m Attributes) -> Self {
+        Self {
+            topic,
+            payload: Payload::Borrowed(payload),
+            attributes: none,
+            tag: None,
+            key: None,
+            id: None,
+            end: false,
+            stencil: None,
+        }
+    }
+
     /// See [`Message::size`].
     pub(crate) fn size(&self) -> usize {
         let text = |length: Option<usize>| length.unwrap_or_default();

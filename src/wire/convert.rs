@@ -70,6 +70,7 @@ impl Publish<'_> {
             key: self.key.as_ref(),
             id: self.id.as_ref(),
             end: self.end,
+            stencil: None,
         }
     }
 }

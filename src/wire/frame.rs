@@ -8,7 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::head::Head;
+use super::head::{Head, hex_digits};
 use crate::{
     broker::Encoding,
     cursor::{Cursor, Gap},
@@ -93,16 +93,27 @@ fn put_frame(out: &mut BytesMut, delivery: DeliveryRef<'_>, form: Form) {
     let payload = &*delivery.message.payload;
     let start = out.len();
     out.reserve(PREFIX_BYTES + ENVELOPE_BYTES_USUAL + payload.len());
+    let mut head = Head::new();
     // The length is known once the fields are written, so the prefix is filled in last.
-    out.put_bytes(0, PREFIX_BYTES);
-    if form != Form::PayloadOnly {
-        put_envelope(out, delivery);
+    if form == Form::PayloadOnly {
+        head.put(&[0; PREFIX_BYTES]);
+    } else {
+        match opening_of_all(&delivery) {
+            Some(opening) => {
+                out.put_slice(opening);
+                head.put_hex(delivery.sequence.0);
+            }
+            None => put_opening(out, &delivery, PREFIX_BYTES),
+        }
+        put_own(&mut head, &delivery);
     }
     if !payload.is_empty() {
-        let mut head = Head::new();
         head.put_length(form.payload_field(payload), payload.len());
-        out.put_slice(head.as_bytes());
-        out.put_slice(payload);
+    }
+    out.put_slice(head.as_bytes());
+    out.put_slice(payload);
+    if form != Form::PayloadOnly {
+        put_texts(out, &delivery);
     }
     let bytes = out.len() - start - PREFIX_BYTES;
     out[start + 1..start + PREFIX_BYTES].copy_from_slice(&frame_bytes(bytes).to_be_bytes());
@@ -210,23 +221,56 @@ fn envelope(delivery: &Delivery) -> Bytes {
 
 /// All fields of a message but its payload.
 fn put_envelope(out: &mut BytesMut, delivery: DeliveryRef<'_>) {
-    let message = &delivery.message;
-    put_text(out, field::TOPIC, message.topic.as_str());
+    put_opening(out, &delivery, 0);
     let mut head = Head::new();
-    head.put_varint(field::SEQUENCE, delivery.sequence.0);
+    put_own(&mut head, &delivery);
+    out.put_slice(head.as_bytes());
+    put_texts(out, &delivery);
+}
+
+/// A frame up to the digits of the message's own sequence, if that is the same for all that are published
+/// together: their sequences must have as many.
+fn opening_of_all<'m>(delivery: &DeliveryRef<'m>) -> Option<&'m [u8]> {
+    let message = &delivery.message;
+    let stencil = message.stencil.filter(|_| message.id.is_none())?;
+    let digits = hex_digits(delivery.sequence.0);
+    stencil.written_with(digits, || {
+        let mut opening = BytesMut::with_capacity(ENVELOPE_BYTES_USUAL);
+        put_opening(&mut opening, delivery, PREFIX_BYTES);
+        opening.truncate(opening.len() - digits);
+        opening.into()
+    })
+}
+
+/// After so much room for a prefix, what messages of one topic and time have in common. An id made of the
+/// message's place comes last, and in that the sequence.
+fn put_opening(out: &mut BytesMut, delivery: &DeliveryRef<'_>, prefix_bytes: usize) {
+    out.put_bytes(0, prefix_bytes);
+    put_text(out, field::TOPIC, delivery.message.topic.as_str());
+    let mut head = Head::new();
     head.put_fixed64(field::EPOCH, delivery.epoch.0);
-    if message.id.is_none() {
+    head.put_time(field::PUBLISH_TIME, delivery.published_at);
+    if delivery.message.id.is_none() {
         head.put_place(field::ID, delivery.epoch.0, delivery.sequence.0);
     }
-    head.put_time(field::PUBLISH_TIME, delivery.published_at);
+    out.put_slice(head.as_bytes());
+}
+
+/// The numbers that are the message's own.
+fn put_own(head: &mut Head, delivery: &DeliveryRef<'_>) {
+    head.put_varint(field::SEQUENCE, delivery.sequence.0);
     if let Some(position) = delivery.position {
         let cursor = [delivery.epoch.0, position.0, delivery.sequence.0];
         head.put_cursor(field::CURSOR, cursor);
     }
-    if message.end {
+    if delivery.message.end {
         head.put_varint(field::END, 1);
     }
-    out.put_slice(head.as_bytes());
+}
+
+/// What the publisher said beside the payload.
+fn put_texts(out: &mut BytesMut, delivery: &DeliveryRef<'_>) {
+    let message = &delivery.message;
     if let Some(id) = message.id {
         put_text(out, field::ID, id.as_str());
     }
@@ -276,7 +320,7 @@ mod tests {
     use super::*;
     use crate::{
         cursor::Position,
-        message::{Epoch, Message, Sequence},
+        message::{Epoch, Message, Sequence, Stencil},
         wire::pb,
     };
 
@@ -380,6 +424,29 @@ mod tests {
                 out.extend_from_slice(&rest);
                 let told = pb::SubscribeResponse { missed: 1 + missed / 2, ..expected };
                 prop_assert_eq!(read(out.freeze()), told);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_messages_have_in_common_is_written_once_and_reads_the_same(
+            messages in prop::collection::vec(messages(), 1..6),
+            first in prop_oneof![1u64..40, 250u64..260, Just(u64::MAX - 9), any::<u64>()],
+        ) {
+            for form in [Form::Full, Form::Text, Form::PayloadOnly] {
+                let stencil = Stencil::default();
+                let mut out = BytesMut::new();
+                for (at, message) in messages.iter().enumerate() {
+                    let sequence = (first | 1).saturating_add(at as u64);
+                    let delivery = delivery(message.clone(), sequence);
+                    let mut with_stencil = delivery.as_delivery_ref();
+                    with_stencil.message.stencil = Some(&stencil);
+                    (form.encoding().put)(&mut out, with_stencil);
+                    let frame = out.split().freeze();
+                    (form.encoding().put)(&mut out, delivery.as_delivery_ref());
+                    prop_assert_eq!(read(frame), read(out.split().freeze()));
+                }
             }
         }
     }

@@ -96,7 +96,7 @@ impl Head {
         self.put(&[value as u8]);
     }
 
-    fn put_hex(&mut self, value: u64) {
+    pub(super) fn put_hex(&mut self, value: u64) {
         let digits = hex_digits(value);
         // All sixteen are written where only the first count: a copy of a fixed size is one store.
         let leading = value << (4 * (16 - digits));
@@ -107,7 +107,7 @@ impl Head {
         self.end += digits;
     }
 
-    fn put(&mut self, bytes: &[u8]) {
+    pub(super) fn put(&mut self, bytes: &[u8]) {
         let end = self.end + bytes.len();
         self.bytes[self.end..end].copy_from_slice(bytes);
         self.end = end;
@@ -125,7 +125,7 @@ fn hex_of(value: u32) -> [u8; 8] {
     (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
-fn hex_digits(value: u64) -> usize {
+pub(super) fn hex_digits(value: u64) -> usize {
     (value.max(1).ilog2() / 4 + 1) as usize
 }
 

@@ -84,6 +84,17 @@ pub(crate) fn with_publish_request<R>(
     }
 }
 
+/// The payload of an encoded `PublishRequest` or `PublishStreamRequest` that is just this topic and a payload,
+/// in this order, as most of a stream are. `None` says nothing about the bytes.
+pub(crate) fn plain_payload<'a>(mut bytes: &'a [u8], topic: &str) -> Option<&'a [u8]> {
+    let (key, contents) = take_field(&mut bytes)?;
+    if key != key::TOPIC || contents != topic.as_bytes() {
+        return None;
+    }
+    let (key, payload) = take_field(&mut bytes)?;
+    (key == key::PAYLOAD && bytes.is_empty()).then_some(payload)
+}
+
 /// Reads an encoded `PublishRequest`, or `PublishStreamRequest`, which has the same fields. `None`
 /// says nothing about the bytes but that prost has to decode them.
 fn read_publish_request(mut bytes: &[u8]) -> Option<PublishRequestRef<'_>> {
@@ -348,8 +359,46 @@ mod tests {
         }
 
         #[test]
+        fn what_is_plain_is_a_topic_and_a_payload(
+            topic in texts(),
+            fields in vec(prop_oneof![9 => fields(), 1 => odd_fields()], 0..2),
+            edits in vec(edits(), 0..2),
+        ) {
+            let mut bytes = [delimited(1, topic.as_bytes()), fields.concat()].concat();
+            edits.into_iter().for_each(|edit| edit.apply(&mut bytes));
+            let expected = plain_payload(&bytes, &topic).map(|payload| PublishRequestRef {
+                topic: &topic,
+                payload,
+                ..Default::default()
+            });
+            if expected.is_some() {
+                prop_assert_eq!(read_publish_request(&bytes), expected);
+            }
+        }
+
+        #[test]
         fn what_is_read_of_any_bytes_is_what_prost_decodes(bytes in bytes(0..40)) {
             read(&bytes)?;
+        }
+    }
+
+    #[test]
+    fn most_messages_are_plain() {
+        let long = "t".repeat(255);
+        for topic in ["t", "räume.küche", &long] {
+            let request = pb::PublishRequest {
+                topic: topic.to_owned(),
+                payload: vec![b'x'; 200].into(),
+                ..Default::default()
+            };
+            let bytes = request.encode_to_vec();
+            assert_eq!(plain_payload(&bytes, topic), Some(&*request.payload));
+            assert_eq!(plain_payload(&bytes, "other"), None);
+            let tagged = pb::PublishRequest {
+                tag: "x".into(),
+                ..request
+            };
+            assert_eq!(plain_payload(&tagged.encode_to_vec(), topic), None);
         }
     }
 

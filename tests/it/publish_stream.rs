@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanfare::{
     broker::Limits,
     server::ServerConfig,
-    wire::pb::{PublishStreamRequest, PublishStreamResponse, Rejection},
+    wire::pb::{PublishRequest, PublishStreamRequest, PublishStreamResponse, Rejection},
 };
 use prost::Message;
 use tokio::sync::mpsc;
@@ -137,6 +137,81 @@ async fn a_bad_message_is_answered_in_band_and_the_stream_goes_on() {
         "payload of 1048577 bytes exceeds the limit of 1048576"
     );
     assert_eq!(broker.broker.snapshot().published, 2);
+}
+
+/// In one frame of HTTP/2, so that they are there to be published at once.
+#[tokio::test]
+async fn what_stands_among_messages_like_each_other_is_answered_in_its_place() {
+    let limits = Limits {
+        payload_bytes_max: 100,
+        ..Limits::default()
+    };
+    let broker = Running::start_with(ServerConfig::default(), limits).await;
+    let client = broker.client().await;
+    let mut stream = subscribe(&client, filter(">")).await;
+    let mut raw = Raw::connect(broker.address).await;
+    let mut call = start(&mut raw).await;
+    let tagged = PublishRequest {
+        tag: "x".into(),
+        ..message("t", "tagged")
+    };
+    let last = PublishRequest {
+        end: true,
+        ..message("t", "last")
+    };
+    let parts = [
+        good(0..3),
+        frame(&message("t", &"x".repeat(101))),
+        good(3..5),
+        frame(&tagged),
+        good(5..6),
+        Bytes::from_static(&[1, 0, 0, 0, 2, 7, 7]),
+        good(6..8),
+        frame(&message("other", "8")),
+        frame(&message("other", "9")),
+        frame_of(&[0xff; 3]),
+        good(10..12),
+        frame(&last),
+        good(12..14),
+    ];
+    call.send(parts.concat(), true);
+    let (sum, code, _) = answered(call.response().await).await;
+    assert_eq!((code, sum.position), (Code::Ok, 19));
+    assert_eq!((sum.matched, sum.delivered), (14, 14));
+    let rejected = sum.rejections.iter();
+    let rejected: Vec<_> = rejected
+        .map(|r| (r.position, Code::from_i32(r.code)))
+        .collect();
+    let expected = [
+        (4, Code::ResourceExhausted),
+        (9, Code::Unimplemented),
+        (14, Code::InvalidArgument),
+        (18, Code::FailedPrecondition),
+        (19, Code::FailedPrecondition),
+    ];
+    assert_eq!(rejected, expected);
+    let mut got = Vec::new();
+    for _ in 0..14 {
+        let response = next(&mut stream).await;
+        assert_eq!(
+            response.id,
+            format!("{:x}-{:x}", response.epoch, response.sequence)
+        );
+        let payload = String::from_utf8(response.payload.to_vec()).unwrap();
+        got.push((response.topic, response.sequence, payload));
+    }
+    let numbers = |range: std::ops::Range<u64>| range.map(|number| number.to_string());
+    let payloads = numbers(0..5).chain(["tagged".into()]).chain(numbers(5..8));
+    let payloads = payloads.chain(numbers(10..12)).chain(["last".into()]);
+    let of_t = (1..)
+        .zip(payloads)
+        .map(|(at, payload)| ("t".to_owned(), at, payload));
+    let others = (1..)
+        .zip(numbers(8..10))
+        .map(|(at, payload)| ("other".to_owned(), at, payload));
+    let mut expected: Vec<_> = of_t.collect();
+    expected.splice(9..9, others);
+    assert_eq!(got, expected);
 }
 
 #[tokio::test]

@@ -45,8 +45,34 @@ fn read_to_end(mut subscription: Subscription) -> (u64, u64) {
     }
 }
 
-/// Two publishers, two readers of one lane, one of them with a tiny mailbox; `meanwhile` runs beside them.
+/// Publishes one by one.
+fn publish_singly(broker: &Broker) {
+    for _ in 0..MESSAGES {
+        let receipt = publish(broker, "t", "m");
+        assert_eq!(receipt.matched, receipt.delivered + receipt.dropped);
+    }
+}
+
+/// Publishes all but the first together.
+fn publish_together(broker: &Broker) {
+    let messages = vec![Message::new(topic("t"), "m"); MESSAGES];
+    let messages = messages.iter().map(Message::as_message_ref);
+    let mut newest = None;
+    let run = &mut broker.run();
+    run.publish_all(messages, SystemTime::UNIX_EPOCH, |outcome| {
+        let receipt = outcome.unwrap();
+        assert_eq!(receipt.matched, receipt.delivered + receipt.dropped);
+        let place = (receipt.epoch, receipt.sequence);
+        assert!(newest.replace(place).is_none_or(|before| before < place));
+    });
+}
+
 fn everything_is_accounted_for(meanwhile: fn(&Broker)) {
+    all_is_accounted_for(publish_singly, meanwhile);
+}
+
+/// Two publishers, two readers of one lane, one of them with a tiny mailbox; `meanwhile` runs beside them.
+fn all_is_accounted_for(publish: fn(&Broker), meanwhile: fn(&Broker)) {
     let broker = broker();
     let readers: Vec<_> = [
         (1, OverflowPolicy::DropOldest),
@@ -64,12 +90,7 @@ fn everything_is_accounted_for(meanwhile: fn(&Broker)) {
     let mut movers: Vec<_> = (0..2)
         .map(|_| {
             let broker = broker.clone();
-            thread::spawn(move || {
-                for _ in 0..MESSAGES {
-                    let receipt = publish(&broker, "t", "m");
-                    assert_eq!(receipt.matched, receipt.delivered + receipt.dropped);
-                }
-            })
+            thread::spawn(move || publish(&broker))
         })
         .collect();
     let beside = broker.clone();
@@ -143,4 +164,53 @@ fn a_lane_that_empties_does_not_take_its_successor_along() {
         assert_eq!(broker.snapshot().subscriptions, 0);
         assert!(broker.shared.registry.read().is_empty());
     });
+}
+
+#[test]
+fn nothing_that_goes_together_is_lost_while_the_accounts_are_looked_at() {
+    in_many_orders(|| {
+        all_is_accounted_for(publish_together, |broker| {
+            for _ in 0..2 {
+                assert!(broker.snapshot().ledger.balances());
+                broker.tick(u32::MAX);
+            }
+        });
+    });
+}
+
+#[test]
+fn nothing_that_goes_together_is_lost_while_a_member_comes_and_goes() {
+    in_many_orders(|| {
+        all_is_accounted_for(publish_together, |broker| {
+            for _ in 0..2 {
+                let wish = wish("t", 2, OverflowPolicy::Disconnect);
+                let mut subscription = subscribe_either(broker, wish, true).unwrap();
+                drop(take(&mut subscription));
+            }
+        });
+    });
+}
+
+/// Whether it shares the others' lane, or is one by whom the route changes.
+fn whoever_joins_gets_all_from_then_on(encoded: bool) {
+    let broker = broker();
+    let standing = subscribe(&broker, "t");
+    let publisher = {
+        let broker = broker.clone();
+        thread::spawn(move || publish_together(&broker))
+    };
+    let wish = wish("t", 8, OverflowPolicy::DropNewest);
+    let subscription = subscribe_either(&broker, wish, encoded).unwrap();
+    let start = subscription.start().unwrap();
+    publisher.join().unwrap();
+    broker.drain();
+    let expected = MESSAGES as u64 - start.head.0;
+    assert_eq!(read_to_end(subscription), (expected, 0));
+    assert_eq!(read_to_end(standing), (MESSAGES as u64, 0));
+}
+
+#[test]
+fn whoever_joins_between_messages_that_go_together_gets_the_rest() {
+    in_many_orders(|| whoever_joins_gets_all_from_then_on(true));
+    in_many_orders(|| whoever_joins_gets_all_from_then_on(false));
 }

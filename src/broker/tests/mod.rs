@@ -16,6 +16,7 @@ mod limits;
 mod many;
 mod matching;
 mod reentry;
+mod runs;
 mod threads;
 mod twins;
 mod world;

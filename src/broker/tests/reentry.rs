@@ -46,6 +46,15 @@ fn overflow_once(broker: &Broker) {
     publish(broker, "t", "too much");
 }
 
+fn overflow_together(broker: &Broker) {
+    let messages = vec![Message::new(topic("t"), "m"); 2];
+    let messages = messages.iter().map(Message::as_message_ref);
+    let run = &mut broker.run();
+    run.publish_all(messages, SystemTime::UNIX_EPOCH, |outcome| {
+        assert_eq!(outcome.unwrap().matched, 1);
+    });
+}
+
 fn stall(broker: &Broker) {
     publish(broker, "t", "m");
     broker.tick(1);
@@ -61,6 +70,12 @@ fn whoever_is_woken_may_call_the_broker() {
     check(Waits::Reader, default, Broker::drain);
     check(Waits::Watcher, default, Broker::drain);
     check(Waits::Watcher, default, |_| {});
+}
+
+#[test]
+fn whoever_is_woken_by_messages_that_go_together_may_call_the_broker() {
+    let disconnect = OverflowPolicy::Disconnect;
+    check(Waits::Watcher, disconnect, overflow_together);
 }
 
 #[test]
