@@ -19,6 +19,14 @@ fn check(broker: &Broker, filter: &str, start: StartAt, expected: Got) {
             assert_eq!(read_all_by(&mut subscription, limit), expected, "{limit:?}");
         }
     }
+    // Whoever has its facts alone when it breaks off gets all that it asked for, and is told the gap.
+    let unread = subscribe_from(broker, filter, start).cursor();
+    let mut again = subscribe_from(broker, filter, unread.map_or(start, StartAt::After));
+    assert_eq!(
+        read_all(&mut again),
+        expected,
+        "after nothing but {unread:?}"
+    );
     if !expected.lost.gap.is_none() {
         check_told_once(broker, filter, start, &expected);
     }
