@@ -152,11 +152,8 @@ impl StreamQuery {
     }
 
     /// Goes on from there, whatever the URL's start is.
-    pub(super) fn go_on(&mut self, seen: Seen) {
-        self.start = Some(match seen {
-            Seen::Cursor(cursor) => StartAt::After(cursor),
-            Seen::End => StartAt::Now,
-        });
+    pub(super) fn go_on(&mut self, cursor: Cursor) {
+        self.start = Some(StartAt::After(cursor));
     }
 
     /// The filters to subscribe to.

@@ -10,7 +10,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     access::{AccessError, Permit},
-    broker::{BatchLimit, Encoding, EndReason, Memory, SubscribeOptions, Subscription},
+    broker::{BatchLimit, Encoding, Memory, SubscribeOptions, Subscription},
     cursor::{Cursor, Gap},
     message::Delivery,
     wire::metadata,
@@ -203,19 +203,6 @@ impl<F: Format> LiveStream<F> {
     /// From where to go on if the stream breaks before it has said anything.
     pub(crate) fn cursor(&self) -> Option<Cursor> {
         self.subscription.as_ref()?.cursor()
-    }
-
-    /// Whether there is nothing to tell, now or ever, but that the topic has ended. Asked before anything
-    /// else is.
-    pub(crate) fn is_over(&mut self) -> bool {
-        match self.poll_take(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some((StreamEnd::Ended(EndReason::TopicEnded), 0))) => true,
-            Poll::Ready(Some((end, missed))) => {
-                self.end(&end, missed);
-                false
-            }
-            Poll::Ready(None) | Poll::Pending => false,
-        }
     }
 
     /// Says something before everything else.

@@ -436,6 +436,20 @@ async fn a_topic_without_history_can_end_over_http_too() {
     assert_eq!(got.status, 204);
 }
 
+/// As after a restart, or of a topic that nobody has used for long.
+#[tokio::test]
+async fn whoever_has_seen_the_end_is_kept_away_also_where_it_is_forgotten() {
+    let broker = keeping(1).await;
+    let mut web = Web::http1(broker.address).await;
+    for path in [
+        "/v1/events?topic=t",
+        "/v1/events?topic=a.*&topic=b&start=all",
+    ] {
+        let got = come_back(&mut web, path, "end").await;
+        assert_eq!(got.status, 204, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn an_id_that_no_broker_gave_is_refused() {
     let broker = keeping(1).await;

@@ -75,7 +75,8 @@ impl Beginning {
         Self {
             replay: is_anything
                 .then(|| Box::new(Replay::new(topics, Asked::After, as_wanted(gone, tags)))),
-            cursor: Some(match start {
+            // To go on from after a gap that has not been told would be never to be told it.
+            cursor: gone.is_none().then(|| match start {
                 // Its own position is known even where the message is gone.
                 StartAt::After(cursor)
                     if cursor.epoch == state.epoch && cursor.sequence == Sequence(next - 1) =>
@@ -132,7 +133,7 @@ impl Beginning {
             // something, its messages say where to go on.
             StartAt::All => (!is_anything_kept).then_some(head),
             StartAt::Since(_) => None,
-            _ => position,
+            _ => position.filter(|_| gone.is_none()),
         };
         Self {
             replay: Some(Box::new(replay)),
