@@ -32,8 +32,7 @@ pub(super) fn connection(data: &[u8]) {
         let opening: [&[u8]; 2] = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]];
         Seen::of(opening.iter().chain(rest).copied())
     };
-    let cut: Vec<&[u8]> = pieces.iter().copied().collect();
-    assert_eq!(opened(&[whole]), opened(&cut));
+    assert_eq!(opened(&[whole]), opened(&pieces));
 
     let expected = if whole.starts_with(PREFACE) {
         Some(Protocol::Http2)
