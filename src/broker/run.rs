@@ -169,6 +169,13 @@ impl<'b> Run<'b> {
     }
 }
 
+impl LiveTopic {
+    /// Whether messages may follow one another without a look at anything but the route.
+    fn takes_several(&self) -> bool {
+        !self.ended && self.log.is_none()
+    }
+}
+
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.count();

@@ -97,11 +97,6 @@ impl LiveTopic {
         self.route.finish(topic, tally);
     }
 
-    /// Whether messages may follow one another without a look at anything but the route.
-    pub(crate) fn takes_several(&self) -> bool {
-        !self.ended && self.log.is_none()
-    }
-
     pub(crate) fn next_sequence(&mut self) -> Sequence {
         self.head += 1;
         Sequence(self.head)
