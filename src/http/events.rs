@@ -83,7 +83,7 @@ fn open(
     headers: &HeaderMap,
 ) -> Result<Response, HttpError> {
     let mut query = StreamQuery::parse(Route::Events, query)?;
-    let permit = api
+    let mut permit = api
         .service
         .permit_by(headers, query.access_token.take(), share)?;
     let seen = query.last_event(last_event_id(headers)?);
@@ -98,6 +98,9 @@ fn open(
     // EventSource comes back after every end but this answer, also to a broker that has forgotten the topic since.
     // To a reader that has not seen the end it would look like a refusal.
     if seen == Some(Seen::End) {
+        for filter in filters.as_slice() {
+            permit.as_mut().map_or(Ok(()), |it| it.subscribe(filter))?;
+        }
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let request = StreamRequest {

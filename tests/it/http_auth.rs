@@ -105,6 +105,11 @@ async fn a_token_in_the_query_is_taken_for_events_alone() {
 
         for (query, status) in [
             (format!("access_token={}", guarded.bob.expose()), 403),
+            // Also to who has seen the end.
+            (
+                format!("access_token={}&last_event_id=end", guarded.bob.expose()),
+                403,
+            ),
             ("access_token=wrong".to_owned(), 401),
             ("access_token=".to_owned(), 400),
             (format!("access_token={token}&access_token={token}"), 400),
