@@ -214,3 +214,35 @@ fn whoever_joins_between_messages_that_go_together_gets_the_rest() {
     in_many_orders(|| whoever_joins_gets_all_from_then_on(true));
     in_many_orders(|| whoever_joins_gets_all_from_then_on(false));
 }
+
+/// A filter with a wildcard says nothing of where the topic stood, and what goes together must look at it.
+#[test]
+fn whoever_has_joined_misses_at_most_the_message_that_is_on_its_way() {
+    in_many_orders(|| {
+        let broker = broker();
+        let mut standing = subscribe(&broker, "t");
+        let told = Arc::new(AtomicUsize::new(0));
+        let publisher = {
+            let (broker, told) = (broker.clone(), Arc::clone(&told));
+            thread::spawn(move || {
+                let message = Message::new(topic("t"), "m");
+                let message = message.as_message_ref();
+                let mut run = broker.run();
+                run.publish(&message, SystemTime::UNIX_EPOCH).unwrap();
+                drop(take(&mut standing));
+                let messages = [message; MESSAGES].into_iter();
+                run.publish_all(messages, SystemTime::UNIX_EPOCH, |_| {
+                    told.fetch_add(1, Ordering::SeqCst);
+                });
+            })
+        };
+        let wish = wish(">", 8, OverflowPolicy::DropNewest);
+        let joined = subscribe_either(&broker, wish, false).unwrap();
+        let missed_max = told.load(Ordering::SeqCst) + 1;
+        publisher.join().unwrap();
+        broker.drain();
+        let (received, told_missed) = read_to_end(joined);
+        assert!(received as usize + missed_max >= MESSAGES);
+        assert_eq!(told_missed, 0);
+    });
+}
