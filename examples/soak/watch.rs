@@ -23,6 +23,7 @@ struct Sample {
 pub(crate) struct Watch {
     started: Instant,
     baseline_descriptors: usize,
+    baseline_tasks: u64,
     samples: Vec<Sample>,
     looks: usize,
     /// Looks at which the accounts did not balance.
@@ -47,10 +48,13 @@ fn difference(metrics: &HashMap<String, u64>) -> i128 {
 
 impl Watch {
     pub(crate) async fn new(broker: &Broker) -> anyhow::Result<Self> {
+        // The first answer may have made what stays.
         broker.metrics().await?;
+        let baseline_tasks = figure(&broker.metrics().await?, "tasks");
         Ok(Self {
             started: Instant::now(),
             baseline_descriptors: broker.resources()?.0,
+            baseline_tasks,
             samples: Vec::new(),
             looks: 0,
             unbalanced: 0,
@@ -93,10 +97,10 @@ impl Watch {
             self.end = broker.metrics().await?;
             self.end_descriptors = broker.resources()?.0;
             let rest = figure(&self.end, "subscriptions") + figure(&self.end, "streams");
-            if rest == 0 && self.end_descriptors <= self.baseline_descriptors {
-                return Ok(());
-            }
-            if Instant::now() > until {
+            let is_settled = rest == 0
+                && self.end_descriptors <= self.baseline_descriptors
+                && figure(&self.end, "tasks") <= self.baseline_tasks;
+            if is_settled || Instant::now() > until {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -153,6 +157,14 @@ impl Watch {
                     self.end_descriptors, self.baseline_descriptors
                 ),
                 self.end_descriptors <= self.baseline_descriptors,
+            ),
+            (
+                format!(
+                    "tasks: {} at the end, {} at the start",
+                    end("tasks"),
+                    self.baseline_tasks
+                ),
+                (1..=self.baseline_tasks).contains(&end("tasks")),
             ),
             (
                 format!("memory after the first third: {growth:+.0} KiB an hour"),

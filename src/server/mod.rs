@@ -198,6 +198,7 @@ impl Server {
         let readiness = Readiness::new().await;
         let (tls, watch) = tls.unzip();
         let mut metrics = Metrics::new(broker.clone());
+        metrics.register(|registry| workers.register(registry));
         if let Some(tls) = &tls {
             tls.register(&mut metrics);
         }

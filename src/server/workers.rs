@@ -1,6 +1,7 @@
 //! The runtimes that connections are spread over.
 
 use std::{
+    fmt,
     future::Future,
     io,
     sync::{
@@ -9,6 +10,12 @@ use std::{
     },
 };
 
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+    registry::Registry,
+};
 use tokio::{net::TcpStream, runtime::Handle};
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +32,18 @@ impl Workers {
                 .map(|handle| (handle, Arc::default()))
                 .collect(),
         )
+    }
+
+    /// Shows how many tasks are alive, on the runtime that this is called on and on those that connections are
+    /// spread over: what does not return to where it was has leaked.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let mut runtimes = vec![Handle::current()];
+        for (handle, _) in &self.0 {
+            if runtimes.iter().all(|known| known.id() != handle.id()) {
+                runtimes.push(handle.clone());
+            }
+        }
+        registry.register_collector(Box::new(Tasks(runtimes)));
     }
 
     /// Serves a connection on the runtime that has the fewest, as long as it keeps its [`Place`].
@@ -54,6 +73,20 @@ impl Workers {
         drop(entered);
         tasks.spawn_on(serve(stream, Some(Place::new(count))), handle);
         Ok(())
+    }
+}
+
+/// The tasks of these runtimes.
+#[derive(Debug)]
+struct Tasks(Vec<Handle>);
+
+impl Collector for Tasks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let of = |handle: &Handle| handle.metrics().num_alive_tasks() as u64;
+        let alive: u64 = self.0.iter().map(of).sum();
+        let help = "Tasks alive on the runtimes that serve";
+        let metric = encoder.encode_descriptor("tasks", help, None, MetricType::Gauge)?;
+        ConstGauge::new(alive).encode(metric)
     }
 }
 

@@ -4,6 +4,7 @@
 use axum::{Router, routing::get};
 use fanfare::{broker::Limits, server::ServerConfig};
 use http::StatusCode;
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{
@@ -107,7 +108,22 @@ async fn the_metrics_are_all_there_and_add_up() {
     let least = 2 * 6 + 2;
     assert!((least..least + 10).contains(&memory), "{memory}");
     let types = metrics.lines().filter(|line| line.starts_with("# TYPE "));
-    assert_eq!(types.count(), 26, "a new metric belongs in this test");
+    assert_eq!(types.count(), 27, "a new metric belongs in this test");
+}
+
+#[tokio::test]
+async fn each_connection_is_a_task_which_ends_with_it() {
+    let broker = Running::start().await;
+    let (_, metrics) = broker.get("/metrics").await;
+    let alone = value_of(&metrics, "fanfare_tasks");
+    assert!(alone >= 2, "the server and who asks: {alone}");
+    let mut guests = Vec::new();
+    for _ in 0..5 {
+        guests.push(TcpStream::connect(broker.address).await.unwrap());
+    }
+    broker.until_metric("fanfare_tasks", alone + 5).await;
+    drop(guests);
+    broker.until_metric("fanfare_tasks", alone).await;
 }
 
 #[tokio::test]
