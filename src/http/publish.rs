@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::{
     Api, Share,
     error::HttpError,
     message_json::{as_some_text, as_text},
-    query::{choose, parse},
+    query::{choose, parameters, parse, shown, unknown_parameter},
 };
 use crate::{
     broker::{PublishError, Receipt},
@@ -37,6 +37,8 @@ const TAG: &str = "fanfare-tag";
 const KEY: &str = "fanfare-key";
 const ID: &str = "fanfare-id";
 const END: &str = "fanfare-end";
+/// What all headers begin with that are ours.
+const PREFIX: &str = "fanfare-";
 /// What an attribute's name comes after.
 const ATTRIBUTE_PREFIX: &str = "fanfare-attribute-";
 /// Headers that travel as attributes of the same name.
@@ -72,6 +74,9 @@ async fn try_publish(
     };
     // Asked before the body comes, which may be for nothing, and after it, which may take its time.
     allow()?;
+    if let Some(parameter) = parameters(head.uri.query().unwrap_or_default()).next() {
+        return Err(unknown_parameter(&parameter?.0).into());
+    }
     let said = Said::of(&head.headers)?;
     let parent = trace::Parent::of_call(&head.headers);
     let payload = read(service, share, &head.headers, body).await?;
@@ -149,6 +154,17 @@ struct Said {
 
 impl Said {
     fn of(headers: &HeaderMap) -> Result<Self, InvalidField> {
+        let is_known = |name: &str| {
+            !name.starts_with(PREFIX)
+                || name.starts_with(ATTRIBUTE_PREFIX)
+                || [TAG, KEY, ID, END].contains(&name)
+        };
+        let mut names = headers.keys().map(HeaderName::as_str);
+        // Whoever sends one means something by it, which would not happen.
+        if let Some(name) = names.find(|name| !is_known(name)) {
+            let reason = format!("`{}` is not a header of this route", shown(name));
+            return Err(InvalidField::new("headers", reason));
+        }
         let text = |name| Ok(one(headers, name)?.filter(|text| !text.is_empty()));
         let tag = text(TAG)?.map(|text| parse(TAG, text)).transpose()?;
         let key = text(KEY)?.map(|text| parse(KEY, text)).transpose()?;

@@ -181,7 +181,8 @@ pub(super) fn unknown_parameter(name: &str) -> InvalidField {
     InvalidField::new("query", reason)
 }
 
-fn shown(name: &str) -> String {
+/// As much of a name as a refusal repeats.
+pub(super) fn shown(name: &str) -> String {
     name.chars().take(NAME_CHARS_SHOWN_MAX).collect()
 }
 

@@ -179,6 +179,20 @@ async fn what_the_caller_must_change_is_named() {
             "fanfare-attribute-a is given twice",
         )
         .await;
+        check(
+            path,
+            &header("fanfare-tags", "a"),
+            "headers",
+            "`fanfare-tags` is not a header of this route",
+        )
+        .await;
+        check(
+            "/v1/topics/t?tag=a",
+            &[],
+            "query",
+            "`tag` is not a parameter of this route",
+        )
+        .await;
         for (name, twice) in [
             ("content-type", "content-type is given twice"),
             ("traceparent", "traceparent is given twice"),
