@@ -19,11 +19,23 @@ const MICROS_MAX: u64 = 60_000_000;
 
 pub(crate) struct Figures {
     latency: Histogram<u64>,
-    pub(crate) messages: u64,
     pub(crate) failures: u64,
 }
 
 impl Figures {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            latency: Histogram::new_with_bounds(1, MICROS_MAX, 3)?,
+            failures: 0,
+        })
+    }
+
+    /// Takes what another round saw.
+    pub(crate) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.failures += other.failures;
+        Ok(self.latency.add(&other.latency)?)
+    }
+
     /// In microseconds.
     pub(crate) fn quantile(&self, quantile: f64) -> u64 {
         self.latency.value_at_quantile(quantile)
@@ -54,11 +66,7 @@ pub(crate) async fn subscribe(
 pub(crate) async fn measure(address: SocketAddr, duration: Duration) -> anyhow::Result<Figures> {
     let mut publisher = connect(address).await?;
     let mut reader = subscribe(address, "good").await?;
-    let mut figures = Figures {
-        latency: Histogram::new_with_bounds(1, MICROS_MAX, 3)?,
-        messages: 0,
-        failures: 0,
-    };
+    let mut figures = Figures::new()?;
     let mut due = tokio::time::interval(INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let until = Instant::now() + duration;
@@ -75,7 +83,6 @@ pub(crate) async fn measure(address: SocketAddr, duration: Duration) -> anyhow::
             reader.message().await
         };
         sequence += 1;
-        figures.messages += 1;
         match tokio::time::timeout(PATIENCE, both).await {
             Ok(Ok(Some(response))) if response.sequence == sequence => {
                 figures

@@ -4,8 +4,9 @@
 //! The client publishes at a fixed rate, a call for each message, and reads what it publishes on another
 //! connection; its latency counts from the time at which a message was due. Each attack comes from a process of
 //! its own, and is repeated for as long as it is measured, one connection after the other, as fast as the
-//! broker takes it. The attacker is nicer than the others where it can be: on a machine of few cores it would
-//! measure itself. Exits with
+//! broker takes it. On a machine of few cores the attacker's own work is in the client's way, too. So each round also
+//! measures the client while the same attacker is at another broker of that machine: what is above that is what the
+//! broker itself lets through. Attacker and other broker give way to the rest. Exits with
 //! 0 if the client saw no failure and no loss, memory kept within its budget and a tenth, and a stalled
 //! subscriber and a frozen one were gone in time; the ratios of latency are for the reader.
 
@@ -91,6 +92,8 @@ const FLOODS: [Flood; 11] = [
     Flood::MalformedRequest,
     Flood::EmptyHeaders,
 ];
+/// Times that each measurement is made, in turn with the others.
+const ROUNDS: u32 = 3;
 /// Frames of one connection, if the broker lets them come.
 const FRAMES: usize = 1_000_000;
 /// What an attack may at most take, beside the memory budget of the broker's default.
@@ -106,7 +109,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let wants = |part| args.only.is_empty() || args.only.contains(&part);
     let duration = if args.short {
-        Duration::from_millis(500)
+        Duration::from_millis(600)
     } else {
         *args.duration
     };
@@ -133,29 +136,105 @@ async fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Where an attacker is while the client is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Nowhere,
+    Elsewhere,
+    Here,
+}
+
+/// What a flood came to, over all rounds.
+struct Flooded {
+    alone: Figures,
+    elsewhere: Figures,
+    here: Figures,
+    attacks: u64,
+    rss_bytes: u64,
+}
+
 /// Returns whether nobody else saw a failure, and memory was bounded.
 async fn floods(broker: &Path, duration: Duration, out: &mut impl Write) -> anyhow::Result<bool> {
     writeln!(
         out,
-        "{:<26} {:>9} {:>9} {:>7} {:>6} {:>8} {:>9}",
-        "attack", "p50 us", "p99 us", "ratio", "failed", "attacks", "rss MiB"
+        "p99 of a client that behaves, us: alone, with the attacker at another broker, and at its own\n\
+         {:<26} {:>8} {:>10} {:>8} {:>6} {:>13} {:>7} {:>8} {:>8}",
+        "attack",
+        "alone",
+        "elsewhere",
+        "here",
+        "ratio",
+        "to elsewhere",
+        "failed",
+        "attacks",
+        "rss MiB"
     )?;
     let mut is_sound = true;
     for (name, path) in PATHS {
-        let server = Server::start(broker)?;
-        let calm = measure(server.address, duration).await?;
-        show(out, &format!("none ({name})"), &calm, &calm, &server).await?;
         for flood in FLOODS {
-            let server = Server::start(broker)?;
-            let attacker = Attacker::start(flood, server.address, path)?;
-            let figures = measure(server.address, duration).await?;
-            drop(attacker);
-            let title = format!("{flood:?} ({name})");
-            show(out, &title, &figures, &calm, &server).await?;
-            is_sound &= figures.failures == 0 && server.rss_bytes()? < RSS_MAX;
+            let flooded = rounds(broker, flood, path, duration / ROUNDS).await?;
+            let p99 = |figures: &Figures| figures.quantile(0.99).max(1);
+            let [alone, elsewhere, here] =
+                [&flooded.alone, &flooded.elsewhere, &flooded.here].map(p99);
+            let ratio = |to: u64| here as f64 / to as f64;
+            writeln!(
+                out,
+                "{:<26} {alone:>8} {elsewhere:>10} {here:>8} {:>6.2} {:>13.2} {:>7} {:>8} {:>8}",
+                format!("{flood:?} ({name})"),
+                ratio(alone),
+                ratio(elsewhere),
+                flooded.here.failures,
+                flooded.attacks,
+                flooded.rss_bytes >> 20,
+            )?;
+            is_sound &= flooded.here.failures == 0 && flooded.rss_bytes < RSS_MAX;
         }
     }
     Ok(is_sound)
+}
+
+/// Measures the three in turn.
+async fn rounds(
+    broker: &Path,
+    flood: Flood,
+    path: &str,
+    duration: Duration,
+) -> anyhow::Result<Flooded> {
+    let mut flooded = Flooded {
+        alone: Figures::new()?,
+        elsewhere: Figures::new()?,
+        here: Figures::new()?,
+        attacks: 0,
+        rss_bytes: 0,
+    };
+    for _ in 0..ROUNDS {
+        for at in [At::Nowhere, At::Elsewhere, At::Here] {
+            let server = Server::start(broker)?;
+            let other = match at {
+                At::Elsewhere => Some(Server::start_nice(broker)?),
+                At::Nowhere | At::Here => None,
+            };
+            let target = match at {
+                At::Nowhere => None,
+                At::Elsewhere | At::Here => Some(other.as_ref().unwrap_or(&server).address),
+            };
+            let attacker = target.map(|target| Attacker::start(flood, target, path));
+            let attacker = attacker.transpose()?;
+            let figures = measure(server.address, duration).await?;
+            drop(attacker);
+            match at {
+                At::Nowhere => flooded.alone.add(&figures)?,
+                At::Elsewhere => flooded.elsewhere.add(&figures)?,
+                At::Here => {
+                    flooded.here.add(&figures)?;
+                    flooded.rss_bytes = flooded.rss_bytes.max(server.rss_bytes()?);
+                    let accepted = server.metric("fanfare_connections_accepted_total");
+                    flooded.attacks += accepted.await?;
+                }
+            }
+        }
+    }
+    Ok(flooded)
 }
 
 /// This program once more, which attacks until it is dropped.
@@ -180,23 +259,4 @@ impl Drop for Attacker {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-async fn show(
-    out: &mut impl Write,
-    title: &str,
-    figures: &Figures,
-    calm: &Figures,
-    server: &Server,
-) -> anyhow::Result<()> {
-    let (p50, p99) = (figures.quantile(0.5), figures.quantile(0.99));
-    let ratio = p99 as f64 / calm.quantile(0.99).max(1) as f64;
-    let failures = figures.failures;
-    let rss = server.rss_bytes()? >> 20;
-    let attacks = server.metric("fanfare_connections_accepted_total").await?;
-    writeln!(
-        out,
-        "{title:<26} {p50:>9} {p99:>9} {ratio:>7.2} {failures:>6} {attacks:>8} {rss:>9}"
-    )?;
-    Ok(())
 }
