@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{Access, AccessError, Caller};
 use crate::auth::{Right, Unproven};
@@ -24,7 +25,8 @@ pub(crate) struct Leash {
     access: Arc<Access>,
     caller: Caller,
     expiry: Option<Pin<Box<Sleep>>>,
-    change: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// Of the caller's policy, or of a newer one.
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Woken by both of them.
     woken: Option<Waker>,
 }
@@ -40,7 +42,7 @@ impl Leash {
         let expires_at = caller.expires_at();
         Self {
             expiry: expires_at.map(|at| Box::pin(tokio::time::sleep_until(soon(at)))),
-            change: change(access, caller.generation()),
+            over: Box::pin(access.over()),
             access: Arc::clone(access),
             caller,
             woken: None,
@@ -61,16 +63,18 @@ impl Leash {
     /// Ready when there is another policy, by which the caller is still known: whatever it was allowed
     /// to do has to be asked again. Ready with an error when the caller is known no more.
     pub(crate) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AccessError>> {
-        let is_quiet = self.access.generation() == self.caller.generation()
-            && !self
-                .expiry
-                .as_ref()
-                .is_some_and(|expiry| expiry.is_elapsed());
+        if self.access.generation() != self.caller.generation() {
+            let caller = self.caller.prove_again(&self.access)?;
+            *self = Self::new(&self.access, caller);
+            return Poll::Ready(Ok(()));
+        }
+        let is_elapsed = |expiry: &Pin<Box<Sleep>>| expiry.is_elapsed();
+        let is_running_out = self.expiry.as_ref().is_some_and(is_elapsed);
         let wakes = |waker: &Waker| waker.will_wake(cx.waker());
-        if is_quiet && self.woken.as_ref().is_some_and(wakes) {
+        if !is_running_out && self.woken.as_ref().is_some_and(wakes) {
+            // Neither has come to pass, so that both still have the waker.
             return Poll::Pending;
         }
-        self.woken = Some(cx.waker().clone());
         if let (Some(expiry), Some(at)) = (&mut self.expiry, self.caller.expires_at()) {
             while expiry.as_mut().poll(cx).is_ready() {
                 if at <= Instant::now() {
@@ -79,24 +83,15 @@ impl Leash {
                 expiry.as_mut().reset(soon(at));
             }
         }
-        std::task::ready!(self.change.as_mut().poll(cx));
-        let caller = self.caller.prove_again(&self.access)?;
-        *self = Self::new(&self.access, caller);
-        Poll::Ready(Ok(()))
+        self.woken = Some(cx.waker().clone());
+        if self.over.as_mut().poll(cx).is_ready() {
+            // The next one came into force meanwhile.
+            return self.poll_change(cx);
+        }
+        Poll::Pending
     }
 }
 
 fn soon(at: Instant) -> Instant {
     at.min(Instant::now() + SLEEP_MAX)
-}
-
-/// Resolves once there is a policy after this one.
-fn change(access: &Access, generation: u64) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-    let mut changed = access.changed.subscribe();
-    Box::pin(async move {
-        if changed.wait_for(|now| *now > generation).await.is_err() {
-            // Nobody is left who could change it.
-            std::future::pending().await
-        }
-    })
 }

@@ -21,7 +21,8 @@ use std::{
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use parking_lot::{Mutex, RwLock};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub(crate) use self::{
     caller::{Caller, CallerCache, Permit},
@@ -87,13 +88,29 @@ pub(crate) struct Access {
     /// Rises with each policy. Read before the policy is, so that what is decided by a policy is never
     /// held for newer than it is.
     generation: AtomicU64,
-    policy: RwLock<Arc<Policy>>,
-    changed: watch::Sender<u64>,
+    in_force: RwLock<InForce>,
     guesses: Mutex<Guesses>,
     started: Instant,
     metrics: Arc<Metrics>,
     reloads: Reloads,
     file: Mutex<AuthFile>,
+}
+
+/// A policy, and what tells that it no longer is in force. Each has its own, which is told once and for all: a
+/// stream that was woken cannot be woken once more for the same change, and take that for quiet.
+#[derive(Debug)]
+struct InForce {
+    policy: Arc<Policy>,
+    over: CancellationToken,
+}
+
+impl InForce {
+    fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            over: CancellationToken::new(),
+        }
+    }
 }
 
 impl Access {
@@ -106,8 +123,7 @@ impl Access {
     ) -> Self {
         Self {
             generation: AtomicU64::new(0),
-            policy: RwLock::new(Arc::new(policy)),
-            changed: watch::Sender::new(0),
+            in_force: RwLock::new(InForce::new(policy)),
             guesses: Mutex::new(guesses),
             started: Instant::now(),
             metrics,
@@ -122,14 +138,24 @@ impl Access {
 
     fn current(&self) -> (u64, Arc<Policy>) {
         let generation = self.generation();
-        (generation, Arc::clone(&self.policy.read()))
+        (generation, Arc::clone(&self.in_force.read().policy))
+    }
+
+    /// What tells when the newest policy no longer is. Asked for before the generation is: who then sees one
+    /// that it knows will be told of the next.
+    fn over(&self) -> WaitForCancellationFutureOwned {
+        self.in_force.read().over.clone().cancelled_owned()
     }
 
     /// Puts a policy in force and lets live streams know.
     fn replace(&self, policy: Policy) {
-        *self.policy.write() = Arc::new(policy);
-        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.changed.send_replace(generation);
+        let next = InForce::new(policy);
+        let before = {
+            let mut in_force = self.in_force.write();
+            self.generation.fetch_add(1, Ordering::AcqRel);
+            std::mem::replace(&mut *in_force, next)
+        };
+        before.over.cancel();
     }
 
     /// Who sent a request with these headers on a connection from this peer.
@@ -245,7 +271,8 @@ fn bearer_token(headers: &HeaderMap) -> Result<Option<Secret>, Unproven> {
 mod tests {
     use std::{
         fs,
-        task::{Context, Poll, Waker},
+        sync::atomic::AtomicBool,
+        task::{Context, Poll, Wake, Waker},
         time::SystemTime,
     };
 
@@ -353,6 +380,64 @@ mod tests {
         };
         assert_eq!(poll(), Poll::Ready(Err(stolen.into())));
         assert_eq!(permit.subscribe(&filter), Err(stolen.into()));
+    }
+
+    /// Polls a leash whenever it is woken, at once: in the midst of whatever wakes it.
+    struct Eager {
+        leash: Mutex<Leash>,
+        is_lost: AtomicBool,
+    }
+
+    impl Eager {
+        fn ask(self: &Arc<Self>) {
+            let waker = Waker::from(Arc::clone(self));
+            let mut cx = Context::from_waker(&waker);
+            let mut leash = self
+                .leash
+                .try_lock()
+                .expect("it is not woken while it asks");
+            while let Poll::Ready(changed) = leash.poll_change(&mut cx) {
+                if changed.is_err() {
+                    return self.is_lost.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    impl Wake for Eager {
+        fn wake(self: Arc<Self>) {
+            self.ask();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_stream_is_told_of_every_change_however_soon_it_asks_again() {
+        let (access, _folder) = access(RULES);
+        let peer = with_certificate(&["alice.example"]);
+        let cache = CallerCache::default();
+        let caller = access.identify(&HeaderMap::new(), &peer, &cache).unwrap();
+        let new = |_| {
+            let leash = Mutex::new(Leash::new(&access, caller.clone()));
+            let is_lost = AtomicBool::new(false);
+            Arc::new(Eager { leash, is_lost })
+        };
+        let streams: Vec<_> = (0..100).map(new).collect();
+        streams.iter().for_each(Eager::ask);
+        let lost = || {
+            let is_lost = |stream: &&Arc<Eager>| stream.is_lost.load(Ordering::Relaxed);
+            streams.iter().filter(is_lost).count()
+        };
+        let replace = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), text).unwrap();
+            access.replace(AuthFile::open(file.path()).unwrap().1);
+        };
+        for _ in 0..3 {
+            replace(RULES);
+            assert_eq!(lost(), 0);
+        }
+        replace("[users.bob]");
+        assert_eq!(lost(), 100);
     }
 
     #[test]

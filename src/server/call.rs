@@ -324,6 +324,9 @@ impl Future for Sending {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = &mut *self;
+        if let Some(lifeline) = &mut this.lifeline {
+            lifeline.ask_right(cx);
+        }
         let sent = match this.poll_send(cx) {
             Poll::Ready(sent) => sent,
             Poll::Pending => {

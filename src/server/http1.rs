@@ -266,6 +266,9 @@ impl http_body::Body for Tethered {
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(lifeline) = &mut self.progress.lock().lifeline {
+            lifeline.ask_right(cx);
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

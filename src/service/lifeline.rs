@@ -48,18 +48,23 @@ impl Lifeline {
         }
     }
 
+    /// Ends the subscription if its caller may not have it any more. To be asked before anything of it is
+    /// handed out, so that nothing is that was published after the right was lost.
+    pub(crate) fn ask_right(&mut self, cx: &mut Context<'_>) {
+        if let Self::Watching {
+            revocation: Some(revocation),
+            ..
+        } = self
+        {
+            revocation.poll(cx);
+        }
+    }
+
     /// Ready when the stream is to be dropped: `grace` after the end of the subscription, or of its
     /// caller's patience.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>, grace: Duration) -> Poll<()> {
-        if let Self::Watching {
-            end,
-            deadline,
-            revocation,
-        } = self
-        {
-            if let Some(revocation) = revocation {
-                revocation.poll(cx);
-            }
+        self.ask_right(cx);
+        if let Self::Watching { end, deadline, .. } = self {
             *self = match ready!(poll_end(end, deadline, cx)) {
                 Some(EndReason::Draining) => Self::Draining,
                 // Its memory is wanted now: who reads at this moment is told why, and nobody is waited for.
