@@ -2,9 +2,11 @@
 //! `broker top` and for scripts.
 //!
 //! They need the right that the metrics need, where rights are asked for. Lists have as many rows as are
-//! asked for, and a bound on that: whoever looks for one topic among a hundred thousand searches.
+//! asked for, and a bound on that: whoever looks for one topic among a hundred thousand searches. That takes
+//! milliseconds, so it is done beside the threads that serve connections, one list after the other, and for each
+//! connection one at a time: many who look delay each other, and nobody who publishes or subscribes.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     extract::{Extension, RawQuery, State},
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     auth::Right,
-    broker::{SubscriptionQuery, TopicOrder, TopicQuery},
+    broker::{Broker, SubscriptionQuery, TopicOrder, TopicQuery},
     grpc::Readiness,
     process::Usage,
     service::{ConnectionShare, PubSub},
@@ -92,11 +94,9 @@ pub(super) async fn topics(
         order: asked.sort.unwrap_or_default(),
         limit: asked.limit.unwrap_or(ROWS),
     };
-    let list = api
-        .service
-        .broker
-        .topics(&query, api.host.started.elapsed());
-    Ok(json_response(&TopicList::from(list)))
+    let now = api.host.started.elapsed();
+    let list = move |broker: &Broker| json_response(&TopicList::from(broker.topics(&query, now)));
+    Ok(beside(&api, &share, list).await)
 }
 
 pub(super) async fn subscribers(
@@ -107,11 +107,34 @@ pub(super) async fn subscribers(
 ) -> Result<Response, HttpError> {
     let known = ["search", "limit"];
     let asked = Asked::by(&api, &share, &headers, query.as_deref(), &known)?;
-    let list = api.service.broker.subscriptions(&SubscriptionQuery {
+    let query = SubscriptionQuery {
         search: asked.search,
         limit: asked.limit.unwrap_or(ROWS),
+    };
+    let list = move |broker: &Broker| {
+        let list = broker.subscriptions(&query);
+        json_response(&SubscriberList::of(list, SystemTime::now()))
+    };
+    Ok(beside(&api, &share, list).await)
+}
+
+/// Makes an answer on a thread of its own, when it is the connection's turn, and its turn among all.
+async fn beside(
+    api: &Api,
+    share: &ConnectionShare,
+    answer: impl FnOnce(&Broker) -> Response + Send + 'static,
+) -> Response {
+    let _turn = share.turn_to_look().await;
+    let looking = Arc::clone(&api.looking).acquire_owned().await;
+    let service = Arc::clone(&api.service);
+    let answered = tokio::task::spawn_blocking(move || {
+        // Until it is made, whether or not somebody still waits for it.
+        let _looking = looking.expect("it is never closed");
+        answer(&service.broker)
     });
-    Ok(json_response(&SubscriberList::of(list, SystemTime::now())))
+    answered
+        .await
+        .unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
 }
 
 /// What somebody asks for who has the right to.

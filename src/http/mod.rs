@@ -41,6 +41,7 @@ use axum::{
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, header};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 pub use self::origin::{Origin, OriginError};
 use self::{error::HttpError, message_json::put_json, origin::refuse_foreign_origins};
@@ -65,6 +66,8 @@ pub(crate) struct Api {
     /// Whose web pages may use the routes.
     pub(crate) origins: Arc<Origins>,
     pub(crate) host: Host,
+    /// One list is made at a time.
+    pub(crate) looking: Arc<Semaphore>,
 }
 
 /// The connection that a request came on.

@@ -179,6 +179,15 @@ impl Connection {
         }
     }
 
+    /// The peer had its time to answer that it knows that we leave: what it begins from here on is not served.
+    pub(crate) fn leave_unanswered(&self) {
+        let mut state = self.0.lock();
+        state.leave_last();
+        if let Some(driver) = state.driver.take() {
+            driver.wake();
+        }
+    }
+
     /// Ready once nothing is left to serve: one of both has left, and no stream is open.
     pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();

@@ -116,7 +116,7 @@ impl State {
     }
 
     /// The peer knows by now that we are leaving: from here on nothing it begins is served.
-    fn leave_last(&mut self) {
+    pub(super) fn leave_last(&mut self) {
         if self.leaving == Leaving::Told {
             self.leaving = Leaving::Last;
             self.last_served = self.last_stream;

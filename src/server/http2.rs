@@ -14,6 +14,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context as TaskContext, Poll},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -41,6 +42,9 @@ const READ_BYTES: usize = 64 * 1024;
 const UNSENT_BYTES_MAX: usize = 2 * outbox::GATHERED_BYTES_MAX;
 /// How often a connection reads before others have their turn.
 const READS_MAX: usize = 16;
+/// How long a connection goes on with calls that come to their end before others have their turn. A call that
+/// does not end has its own bounds.
+const TURN_MAX: Duration = Duration::from_millis(2);
 /// What waits in a connection's streams up to here is in the account of each stream.
 const INBOUND_BYTES_COUNTED_MIN: usize = 4 * 1024;
 
@@ -101,6 +105,33 @@ enum Task {
     Keeper(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
+/// A connection's turn on its thread.
+#[derive(Default)]
+struct Turn {
+    /// When the first call has come to its end in it.
+    since: Option<std::time::Instant>,
+    is_last: bool,
+    is_over: bool,
+}
+
+impl Turn {
+    /// One that lasts as long as there is something to do.
+    fn last() -> Self {
+        Self {
+            is_last: true,
+            ..Self::default()
+        }
+    }
+
+    /// A call has come to its end.
+    fn count(&mut self) {
+        if !self.is_last {
+            let since = self.since.get_or_insert_with(std::time::Instant::now);
+            self.is_over = since.elapsed() >= TURN_MAX;
+        }
+    }
+}
+
 impl Future for Task {
     /// Whether the connection is over with it.
     type Output = bool;
@@ -141,20 +172,23 @@ where
 
     fn poll_turns(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
         let mut reads = 0;
+        let mut turn = Turn::default();
         loop {
             // Whatever was written has given its room back.
             self.connection.with_out(outbox::lend);
-            self.serve_tasks(cx);
+            self.serve_tasks(cx, &mut turn);
             if self.connection.poll_done(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            let may_read = reads < READS_MAX && self.connection.unsent_bytes() < UNSENT_BYTES_MAX;
+            let may_read = reads < READS_MAX
+                && !turn.is_over
+                && self.connection.unsent_bytes() < UNSENT_BYTES_MAX;
             if may_read && let Poll::Ready(received) = self.poll_receive(cx) {
                 reads += 1;
                 let is_end = !received?;
                 if is_end {
                     // What came before the end is for somebody.
-                    self.serve_tasks(cx);
+                    self.serve_tasks(cx, &mut Turn::last());
                     return Poll::Ready(Err(Error::Left));
                 }
                 continue;
@@ -164,22 +198,27 @@ where
                 return Poll::Ready(Err(error.into()));
             }
             let is_stuck = before > 0 && self.connection.unsent_bytes() == before;
-            if !is_stuck && self.connection.sent() {
+            if !is_stuck && self.connection.sent() && !turn.is_over {
                 continue;
             }
-            if reads >= READS_MAX {
-                // There may be more to read, which nobody else would say.
-                cx.waker().wake_by_ref();
+            if reads >= READS_MAX || turn.is_over {
+                // There may be more to read or to do, which nobody else would say. A wake at once would be before
+                // others' sockets are looked at, dozens of times.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
             }
             return Poll::Pending;
         }
     }
 
-    fn serve_tasks(&mut self, cx: &mut TaskContext<'_>) {
-        while let Poll::Ready(Some(is_over)) = self.tasks.poll_next_unpin(cx) {
+    /// Goes on with all that was woken, as long as the turn lasts.
+    fn serve_tasks(&mut self, cx: &mut TaskContext<'_>, turn: &mut Turn) {
+        while !turn.is_over
+            && let Poll::Ready(Some(is_over)) = self.tasks.poll_next_unpin(cx)
+        {
             if is_over {
                 self.connection.end();
             }
+            turn.count();
         }
     }
 
@@ -319,6 +358,8 @@ async fn keep(connection: Connection, context: Arc<Context>) {
     // The newest stream when the connection was seen without one.
     let mut idle_since = Some(0);
     let mut finishing = false;
+    let mut answer = pin!(tokio::time::sleep(config.keepalive_timeout));
+    let mut awaits_answer = false;
     loop {
         tokio::select! {
             biased;
@@ -333,7 +374,13 @@ async fn keep(connection: Connection, context: Arc<Context>) {
                 }
                 finishing = true;
                 connection.leave();
+                awaits_answer = true;
+                answer.as_mut().reset(Instant::now() + config.keepalive_timeout);
                 order.set(context.close.cancelled());
+            }
+            () = &mut answer, if awaits_answer => {
+                awaits_answer = false;
+                connection.leave_unanswered();
             }
             () = &mut idle, if !finishing => {
                 let is_idle = connection.open_streams() == 0;
@@ -342,6 +389,8 @@ async fn keep(connection: Connection, context: Arc<Context>) {
                     context.metrics.reject(Limit::Idle);
                     finishing = true;
                     connection.leave();
+                    awaits_answer = true;
+                    answer.as_mut().reset(Instant::now() + config.keepalive_timeout);
                 }
                 idle_since = is_idle.then_some(last);
                 idle.as_mut().reset(Instant::now() + config.idle_timeout);

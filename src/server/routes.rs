@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Router, body::Body, extract::Request, middleware};
 use http::{Response, StatusCode};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -79,6 +79,7 @@ pub(super) fn router(
             connections_max: config.connections_max,
             started: Instant::now(),
         },
+        looking: Arc::new(Semaphore::new(1)),
     });
     let trace = TraceLayer::new_for_grpc()
         .make_span_with(request_span)

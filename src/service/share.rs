@@ -8,6 +8,8 @@ use std::{
     time::SystemTime,
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::rate::{PublishRate, PublishRateExceeded};
 use crate::{
     access::{CallerCache, Peer},
@@ -29,6 +31,7 @@ struct Share {
     origin: Option<Arc<str>>,
     caller: CallerCache,
     publish_rate: Option<PublishRate>,
+    looking: Semaphore,
 }
 
 /// One subscription's slot, free again when dropped.
@@ -45,6 +48,7 @@ impl ConnectionShare {
             peer,
             caller: CallerCache::default(),
             publish_rate: None,
+            looking: Semaphore::const_new(1),
         }))
     }
 
@@ -79,6 +83,12 @@ impl ConnectionShare {
             .publish_rate
             .as_ref()
             .map_or(Ok(()), PublishRate::take)
+    }
+
+    /// The connection's turn to have a list made: one after the other.
+    pub(crate) async fn turn_to_look(&self) -> SemaphorePermit<'_> {
+        let turn = self.0.looking.acquire().await;
+        turn.expect("it is never closed")
     }
 
     pub(crate) fn subscriptions_max(&self) -> usize {

@@ -1,17 +1,25 @@
 //! Clients that leave in every way there is, or should: their subscriptions, their memory and their
 //! connections are gone within the configured times, and nobody else waits for them.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::{Router, routing::any};
 use fanfare::{
     broker::Limits,
     server::ServerConfig,
     wire::pb::{OverflowPolicy, SubscribeRequest},
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 use crate::{
+    attack,
     raw::{self, OPEN, PREFACE, PUBLISH, Raw, SUBSCRIBE, frame},
     support::{Running, filter, message, next, subscribe, value_of, within},
 };
@@ -362,6 +370,62 @@ async fn a_connection_without_a_stream_is_told_to_go_and_one_with_a_stream_stays
     drop(stream);
     raw.closed().await.unwrap();
     broker.until(|s| s.subscriptions == 0).await;
+}
+
+/// It may be in the middle of a request when it is told to go, so it is to say that it knows.
+#[tokio::test]
+async fn an_idle_peer_that_never_says_that_it_knows_that_it_was_told_to_go_is_closed() {
+    let config = ServerConfig {
+        idle_timeout: SOON,
+        keepalive_timeout: 3 * SOON,
+        ..ServerConfig::default()
+    };
+    let broker = start(config).await;
+    let said = [PREFACE, &attack::frame(attack::SETTINGS, 0, 0, &[])].concat();
+    let socket = raw::socket(broker.address, &said).await;
+    let heard = within(raw::read_to_close(socket)).await;
+    let last_of_none = attack::frame(attack::GOAWAY, 0, 0, &[0; 8]);
+    assert!(heard.ends_with(&last_of_none), "{heard:?}");
+}
+
+/// All of them run on one thread here.
+#[tokio::test]
+async fn many_calls_of_one_connection_do_not_keep_another_one_waiting() {
+    const CALLS: u32 = 200;
+    let done = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&done);
+    let busy = move || {
+        std::thread::sleep(Duration::from_millis(1));
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready("")
+    };
+    let routes = Router::new().route("/busy", any(busy));
+    let config = ServerConfig::default();
+    let broker = Running::start_with_routes(config, Limits::default(), routes).await;
+
+    let said = [PREFACE, &attack::frame(attack::SETTINGS, 0, 0, &[])].concat();
+    let mut many = raw::socket(broker.address, &said).await;
+    many.read_u8().await.unwrap();
+    let mut other = raw::socket(broker.address, b"GET /health HTTP/1.1\r\n").await;
+    broker.until_metric("fanfare_connections", 3).await;
+    let calls: Vec<_> = (0..CALLS)
+        .flat_map(|number| attack::request(2 * number + 1, "/busy"))
+        .collect();
+    // Both are there before the broker looks.
+    assert_eq!(many.try_write(&calls).unwrap(), calls.len());
+    other.try_write(b"host: test\r\n\r\n").unwrap();
+    let mut answer = [0; 15];
+    within(other.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let done_before = done.load(Ordering::Relaxed);
+    assert!(done_before < CALLS / 2, "{done_before}");
+    // And all are done in the end.
+    within(async {
+        while done.load(Ordering::Relaxed) < CALLS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

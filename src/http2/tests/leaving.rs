@@ -69,6 +69,23 @@ fn a_connection_does_not_end_before_the_peer_knows() {
 }
 
 #[test]
+fn a_peer_that_does_not_say_that_it_knows_is_not_waited_for_for_ever() {
+    let mut peer = Peer::new();
+    peer.connection.leave_unanswered();
+    assert_eq!(peer.hear(), [], "nobody has said that we leave");
+    let (_inbound, mut first) = peer.begin(&last_headers(1));
+    peer.connection.leave();
+    peer.hear();
+    peer.connection.leave_unanswered();
+    check_frames(&peer.hear(), &[goaway(1)]);
+    assert!(!poll_done(&peer.connection), "it is served to its end");
+    peer.say(&headers(3));
+    assert!(peer.requests.is_empty());
+    send_head(&mut first, true).unwrap();
+    assert!(poll_done(&peer.connection));
+}
+
+#[test]
 fn a_pong_to_nothing_says_nothing() {
     let mut peer = Peer::new();
     peer.say(&frame(kind::PING, flag::ACK, 0, SHUTDOWN));
