@@ -39,7 +39,7 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Version, header};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -79,9 +79,16 @@ fn path_topic(path: Result<Path<String>, PathRejection>) -> Result<String, Inval
     Ok(topic)
 }
 
-/// The answer to a request of HTTP/1.1 whose body comes in a coding beside chunks (RFC 9112, section 6.1):
-/// what was published would not be what was sent.
-pub(crate) fn refuse_transfer_codings(headers: &HeaderMap) -> Option<Response> {
+/// The answer to a request of HTTP/1.1 that is not to be served as it is: one that does not say once whom it is for
+/// (RFC 9112, section 3.2), and one whose body comes in a coding beside chunks (section 6.1), since what was
+/// published would not be what was sent.
+pub(crate) fn refuse_ambiguous(version: Version, headers: &HeaderMap) -> Option<Response> {
+    let hosts = headers.get_all(header::HOST).iter().count();
+    let is_addressed = hosts == 1 || (hosts == 0 && version < Version::HTTP_11);
+    if !is_addressed {
+        let reason = format!("the request has {hosts} `host` headers and needs one");
+        return Some(HttpError::from(InvalidField::new("host", reason)).into_response());
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = codings.next()?;
     let is_plain = first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();

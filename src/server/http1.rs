@@ -181,7 +181,7 @@ async fn respond(
     share: ConnectionShare,
     progress: Progress,
 ) -> Result<Response<Body>, Infallible> {
-    if let Some(refusal) = plain_http::refuse_transfer_codings(request.headers()) {
+    if let Some(refusal) = plain_http::refuse_ambiguous(request.version(), request.headers()) {
         progress.lock().is_unread = true;
         return Ok(refusal);
     }

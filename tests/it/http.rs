@@ -53,6 +53,19 @@ async fn http1_is_answered_in_http1_also_when_it_is_wrong() {
         "POST /health HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     assert_eq!(http1(broker.address, request).await.0, 405);
     assert_eq!(http1(broker.address, "nonsense\r\n\r\n").await.0, 400);
+    for (version, hosts, expected) in [
+        ("1.1", "", 400),
+        ("1.1", "host: a\r\nhost: b\r\n", 400),
+        ("1.0", "", 200),
+        ("1.0", "host: a\r\nhost: b\r\n", 400),
+    ] {
+        let request = format!("GET /health HTTP/{version}\r\n{hosts}connection: close\r\n\r\n");
+        assert_eq!(
+            http1(broker.address, &request).await.0,
+            expected,
+            "{request}"
+        );
+    }
 }
 
 #[tokio::test]
