@@ -2,10 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -13,6 +10,7 @@ use super::{
     config::CONNECTION_BYTES,
     connection::{self, Context},
     socket,
+    warning::Warning,
     workers::Workers,
 };
 use crate::broker::Held;
@@ -20,8 +18,6 @@ use crate::broker::Held;
 /// How long to wait after a failed accept: out of file descriptors, the next one fails as well, and
 /// trying at once would be a busy loop.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
-/// A warning for the same trouble at most this often.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts for ever.
 pub(super) async fn accept(
@@ -30,8 +26,8 @@ pub(super) async fn accept(
     connections: &TaskTracker,
     workers: &Workers,
 ) {
-    let mut refused = Warning::default();
-    let mut failed = Warning::default();
+    let refused = Warning::default();
+    let failed = Warning::default();
     let addresses = Addresses::new(&context.config);
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -102,40 +98,4 @@ fn concerns_one_peer(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
-}
-
-/// Says the same thing at most every [`WARNING_INTERVAL`], with how often it happened since.
-#[derive(Debug, Default)]
-struct Warning {
-    last: Option<Instant>,
-    count: u64,
-}
-
-impl Warning {
-    fn warn(&mut self, log: impl FnOnce(u64)) {
-        self.count += 1;
-        let now = Instant::now();
-        if self.last.is_none_or(|last| now - last >= WARNING_INTERVAL) {
-            log(self.count);
-            self.last = Some(now);
-            self.count = 0;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_warning_is_repeated_rarely_and_counts_in_between() {
-        let mut warning = Warning::default();
-        let mut said = Vec::new();
-        for _ in 0..100 {
-            warning.warn(|count| said.push(count));
-        }
-        tokio::time::advance(WARNING_INTERVAL).await;
-        warning.warn(|count| said.push(count));
-        assert_eq!(said, [1, 100]);
-    }
 }

@@ -20,6 +20,7 @@ use super::{
     sniff::{Prefixed, Protocol, sniff},
     tls::{HandshakeError, Tls},
     transport::Transport,
+    warning::Warning,
 };
 use crate::{
     access::Peer,
@@ -40,6 +41,10 @@ pub(super) struct Context {
     pub(super) drain: CancellationToken,
     /// Let go of everything.
     pub(super) close: CancellationToken,
+    /// Of connections that were closed for a flood of frames.
+    pub(super) floods: Warning,
+    /// Of those that were closed since memory was used up.
+    pub(super) out_of_memory: Warning,
 }
 
 /// Serves the connection to its end, and keeps what it holds until then.

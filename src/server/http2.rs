@@ -300,12 +300,24 @@ where
                 conduct = Conduct::Abusive;
                 if failure.is_flood() {
                     metrics.reject(Limit::ControlFrames);
-                    tracing::warn!("closed a connection that sent too many control frames");
+                    let warn = |count| {
+                        tracing::warn!(
+                            count,
+                            "closed connections that sent too many control frames"
+                        );
+                    };
+                    context.floods.warn(warn);
                 }
             }
             Err(Error::Memory) => {
                 metrics.reject(Limit::Memory);
-                tracing::warn!("closed a connection that sent much at once: memory is used up");
+                let warn = |count| {
+                    tracing::warn!(
+                        count,
+                        "closed connections that sent much at once: memory is used up"
+                    );
+                };
+                context.out_of_memory.warn(warn);
                 connection.fail(Reason::ENHANCE_YOUR_CALM);
             }
             Err(Error::Left) => {}

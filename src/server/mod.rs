@@ -20,6 +20,7 @@ mod sniff;
 mod socket;
 mod tls;
 mod transport;
+mod warning;
 mod workers;
 
 use std::{
@@ -42,6 +43,7 @@ pub use self::{
 use self::{
     connection::Context,
     tls::{Tls, Watch},
+    warning::Warning,
     workers::Workers,
 };
 #[cfg(any(test, feature = "fuzzing"))]
@@ -230,6 +232,8 @@ impl Server {
             close,
             config,
             tls,
+            floods: Warning::default(),
+            out_of_memory: Warning::default(),
         });
         let connections = TaskTracker::new();
         let serving = async {
