@@ -87,8 +87,12 @@ impl Connection {
         now: Duration,
         mut begin: impl FnMut(Request),
     ) -> Result<(), Failure> {
-        let mut begun = Vec::new();
-        let received = self.0.lock().receive(bytes, now, &mut begun);
+        let (received, begun) = {
+            let mut state = self.0.lock();
+            state.now = now;
+            let received = state.receive(bytes);
+            (received, std::mem::take(&mut state.arriving.begun))
+        };
         for Begun { id, head } in begun {
             begin(Request {
                 head: head.map(|()| Inbound::new(Arc::clone(&self.0), id)),

@@ -1,7 +1,5 @@
 //! Frames about streams and about the connection, which carry nothing of a request.
 
-use std::time::Duration;
-
 use super::{
     connection::Failure,
     frame::{self, FrameHead, Reason, WINDOW_MAX, flag, kind, read_31_bits},
@@ -12,12 +10,7 @@ use super::{
 pub(super) const SHUTDOWN_PING: [u8; 8] = *b"shutdown";
 
 impl State {
-    pub(super) fn take_priority(
-        &mut self,
-        head: FrameHead,
-        payload: &[u8],
-        now: Duration,
-    ) -> Result<(), Failure> {
+    pub(super) fn take_priority(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
         if head.stream == 0 {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
@@ -26,10 +19,10 @@ impl State {
         }
         let is_open = self.streams.contains_key(&head.stream);
         if payload.len() != 5 && is_open {
-            return self.fault(head.stream, Reason::FRAME_SIZE_ERROR, now);
+            return self.fault(head.stream, Reason::FRAME_SIZE_ERROR);
         }
         if is_open && read_31_bits(payload) == Some(head.stream) {
-            return self.fault(head.stream, Reason::PROTOCOL_ERROR, now);
+            return self.fault(head.stream, Reason::PROTOCOL_ERROR);
         }
         Ok(())
     }
@@ -145,7 +138,6 @@ impl State {
         &mut self,
         head: FrameHead,
         payload: &[u8],
-        now: Duration,
     ) -> Result<(), Failure> {
         let bytes = read_31_bits(payload).filter(|_| payload.len() == 4);
         let bytes = i64::from(bytes.ok_or(Failure::because(
@@ -176,10 +168,10 @@ impl State {
         };
         stream.send_window += bytes;
         if bytes == 0 {
-            return self.fault(head.stream, Reason::PROTOCOL_ERROR, now);
+            return self.fault(head.stream, Reason::PROTOCOL_ERROR);
         }
         if stream.send_window > WINDOW_MAX {
-            return self.fault(head.stream, Reason::FLOW_CONTROL_ERROR, now);
+            return self.fault(head.stream, Reason::FLOW_CONTROL_ERROR);
         }
         if stream.send_window > 0
             && let Some(writer) = stream.writer.take()

@@ -3,8 +3,6 @@
 //! A frame is read where it was received; what of it came first is kept until the rest is there. DATA is not
 //! kept: each part of it goes to its stream as it comes.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 
 use super::{
@@ -24,6 +22,8 @@ pub(super) struct Arriving {
     part: BytesMut,
     data: Option<Data>,
     pub(super) block: Option<HeaderBlock>,
+    /// Requests that have begun and were not shown yet.
+    pub(super) begun: Vec<Begun>,
     /// The peer has said its settings, which come first.
     has_settings: bool,
 }
@@ -42,20 +42,15 @@ struct Data {
 }
 
 impl State {
-    /// Takes what came at `now`; requests that begin in it are added to `begun`.
-    pub(super) fn receive(
-        &mut self,
-        mut bytes: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<(), Failure> {
+    /// Takes what came.
+    pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if let Some(data) = self.arriving.data {
-                bytes = self.take_data(data, bytes, now)?;
+                bytes = self.take_data(data, bytes)?;
                 continue;
             }
             if !self.arriving.part.is_empty() {
-                bytes = self.take_part(bytes, now, begun)?;
+                bytes = self.take_part(bytes)?;
                 continue;
             }
             let Some((head, rest)) = FrameHead::read(bytes).zip(bytes.get(HEADER_BYTES..)) else {
@@ -65,26 +60,21 @@ impl State {
             self.check_head(head)?;
             if head.kind == kind::DATA {
                 bytes = rest;
-                self.begin_data(head, now)?;
+                self.begin_data(head)?;
                 continue;
             }
             let Some((payload, rest)) = rest.split_at_checked(head.length) else {
                 self.arriving.part.extend_from_slice(bytes);
                 return Ok(());
             };
-            self.take_frame(head, payload, now, begun)?;
+            self.take_frame(head, payload)?;
             bytes = rest;
         }
         Ok(())
     }
 
     /// Completes the frame that has begun, as far as it goes; returns what follows.
-    fn take_part<'b>(
-        &mut self,
-        bytes: &'b [u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<&'b [u8], Failure> {
+    fn take_part<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Failure> {
         let part = &mut self.arriving.part;
         let wanted = match FrameHead::read(part) {
             None => HEADER_BYTES,
@@ -100,21 +90,15 @@ impl State {
         let part = &mut self.arriving.part;
         if head.kind == kind::DATA {
             *part = BytesMut::new();
-            self.begin_data(head, now)?;
+            self.begin_data(head)?;
         } else if part.len() == HEADER_BYTES + head.length {
             let frame = std::mem::take(part);
-            self.take_frame(head, &frame[HEADER_BYTES..], now, begun)?;
+            self.take_frame(head, &frame[HEADER_BYTES..])?;
         }
         Ok(rest)
     }
 
-    fn take_frame(
-        &mut self,
-        head: FrameHead,
-        payload: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<(), Failure> {
+    fn take_frame(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
         if self.arriving.block.is_some() != (head.kind == kind::CONTINUATION) {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
@@ -125,13 +109,13 @@ impl State {
             kind::HEADERS | kind::CONTINUATION => payload.is_empty(),
             _ => true,
         };
-        if asks_for_nothing && !self.allowance.take_frame(now) {
-            return Err(Failure::flood());
+        if asks_for_nothing {
+            self.charge()?;
         }
         match head.kind {
-            kind::HEADERS => self.take_headers(head, payload, now, begun),
-            kind::CONTINUATION => self.take_continuation(head, payload, now, begun),
-            kind::PRIORITY => self.take_priority(head, payload, now),
+            kind::HEADERS => self.take_headers(head, payload),
+            kind::CONTINUATION => self.take_continuation(head, payload),
+            kind::PRIORITY => self.take_priority(head, payload),
             kind::RST_STREAM => self.take_reset(head, payload),
             kind::SETTINGS => self.take_settings(head, payload),
             kind::PUSH_PROMISE => Err(Failure::because(
@@ -140,7 +124,7 @@ impl State {
             )),
             kind::PING => self.take_ping(head, payload),
             kind::GOAWAY => self.take_goaway(head, payload),
-            kind::WINDOW_UPDATE => self.take_window_update(head, payload, now),
+            kind::WINDOW_UPDATE => self.take_window_update(head, payload),
             // To be ignored (section 5.5).
             _ => Ok(()),
         }
@@ -175,7 +159,7 @@ impl State {
         Ok(())
     }
 
-    fn begin_data(&mut self, head: FrameHead, now: Duration) -> Result<(), Failure> {
+    fn begin_data(&mut self, head: FrameHead) -> Result<(), Failure> {
         if self.arriving.block.is_some() {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
@@ -197,16 +181,16 @@ impl State {
         if let Some(stream) = stream.filter(|stream| stream.is_open) {
             stream.receive_window -= length;
             if stream.has_ended {
-                self.fault(head.stream, Reason::STREAM_CLOSED, now)?;
+                self.fault(head.stream, Reason::STREAM_CLOSED)?;
             } else if stream.receive_window < 0 {
-                self.fault(head.stream, Reason::FLOW_CONTROL_ERROR, now)?;
+                self.fault(head.stream, Reason::FLOW_CONTROL_ERROR)?;
             } else {
                 is_stray = false;
             }
         }
         let is_moot = is_stray || !is_last;
-        if head.length < DATA_BYTES_MIN && is_moot && !self.allowance.take_frame(now) {
-            return Err(Failure::flood());
+        if head.length < DATA_BYTES_MIN && is_moot {
+            self.charge()?;
         }
         let has_padding = head.has(flag::PADDED);
         if has_padding && head.length == 0 {
@@ -223,19 +207,14 @@ impl State {
             is_stray,
         };
         if data.left == 0 {
-            return self.end_data(data, now);
+            return self.end_data(data);
         }
         self.arriving.data = Some(data);
         Ok(())
     }
 
     /// Takes what has come of a frame's DATA; returns what follows.
-    fn take_data<'b>(
-        &mut self,
-        mut data: Data,
-        bytes: &'b [u8],
-        now: Duration,
-    ) -> Result<&'b [u8], Failure> {
+    fn take_data<'b>(&mut self, mut data: Data, bytes: &'b [u8]) -> Result<&'b [u8], Failure> {
         let (come, rest) = bytes.split_at(data.left.min(bytes.len()));
         let mut come = come;
         let mut taken = 0;
@@ -257,7 +236,7 @@ impl State {
         data.left -= come.len();
         // What is no content is out of the way at once.
         let unwanted = if self.wants(data) {
-            self.put_inbound(data.stream, &come[..content], now)?;
+            self.put_inbound(data.stream, &come[..content])?;
             taken
         } else {
             taken + content
@@ -267,7 +246,7 @@ impl State {
         }
         if data.left == 0 {
             self.arriving.data = None;
-            self.end_data(data, now)?;
+            self.end_data(data)?;
         } else {
             self.arriving.data = Some(data);
         }
@@ -279,7 +258,7 @@ impl State {
         !data.is_stray && stream.is_some_and(|stream| stream.is_open && stream.has_reader)
     }
 
-    fn put_inbound(&mut self, id: u32, content: &[u8], now: Duration) -> Result<(), Failure> {
+    fn put_inbound(&mut self, id: u32, content: &[u8]) -> Result<(), Failure> {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(());
         };
@@ -288,7 +267,7 @@ impl State {
                 Some(less) => *left = less,
                 None => {
                     self.release(content.len());
-                    return self.fault(id, Reason::PROTOCOL_ERROR, now);
+                    return self.fault(id, Reason::PROTOCOL_ERROR);
                 }
             }
         }
@@ -303,20 +282,20 @@ impl State {
         Ok(())
     }
 
-    fn end_data(&mut self, data: Data, now: Duration) -> Result<(), Failure> {
+    fn end_data(&mut self, data: Data) -> Result<(), Failure> {
         if data.is_last && !data.is_stray {
-            self.end_request(data.stream, now)?;
+            self.end_request(data.stream)?;
         }
         Ok(())
     }
 
     /// The peer has said all of its request.
-    pub(super) fn end_request(&mut self, id: u32, now: Duration) -> Result<(), Failure> {
+    pub(super) fn end_request(&mut self, id: u32) -> Result<(), Failure> {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_open) else {
             return Ok(());
         };
         if stream.has_reader && stream.body_left.is_some_and(|left| left > 0) {
-            return self.fault(id, Reason::PROTOCOL_ERROR, now);
+            return self.fault(id, Reason::PROTOCOL_ERROR);
         }
         stream.has_ended = true;
         if let Some(reader) = stream.reader.take() {

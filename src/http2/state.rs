@@ -1,6 +1,6 @@
 //! A connection's state: what its frames and its streams' two halves change.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{collections::BTreeMap, task::Waker, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
@@ -44,6 +44,8 @@ pub(super) struct State {
     /// The turn of the next one that has to wait.
     pub(super) next_turn: u64,
     pub(super) allowance: Allowance,
+    /// When something came last.
+    pub(super) now: Duration,
     /// What waits in all streams to be read, as allocated.
     pub(super) inbound_bytes: usize,
     pub(super) pongs: u64,
@@ -109,6 +111,7 @@ impl State {
             waiting: BTreeMap::new(),
             next_turn: 0,
             allowance: Allowance::new(),
+            now: Duration::ZERO,
             inbound_bytes: 0,
             pongs: 0,
             pong_waker: None,
@@ -291,16 +294,21 @@ impl State {
         }
     }
 
+    /// Takes a frame that asks for nothing from what the peer may send.
+    pub(super) fn charge(&mut self) -> Result<(), Failure> {
+        let may = self.allowance.take_frame(self.now);
+        may.then_some(()).ok_or(Failure::flood())
+    }
+
+    /// Takes a stream that is wrong from what the peer may send.
+    pub(super) fn charge_fault(&mut self) -> Result<(), Failure> {
+        let may = self.allowance.take_fault(self.now);
+        may.then_some(()).ok_or(Failure::faults())
+    }
+
     /// A stream that is wrong is reset; a connection with too many of them ends.
-    pub(super) fn fault(
-        &mut self,
-        id: u32,
-        reason: Reason,
-        now: std::time::Duration,
-    ) -> Result<(), Failure> {
-        if !self.allowance.take_fault(now) {
-            return Err(Failure::faults());
-        }
+    pub(super) fn fault(&mut self, id: u32, reason: Reason) -> Result<(), Failure> {
+        self.charge_fault()?;
         if self.streams.contains_key(&id) {
             self.reset(id, reason, true);
         } else {
