@@ -9,7 +9,7 @@ use super::{
     connection::{Begun, Failure},
     fields::HeaderBlock,
     frame::{FRAME_BYTES_MAX, FrameHead, HEADER_BYTES, Reason, flag, kind},
-    state::State,
+    state::{State, Stream},
 };
 
 /// DATA of fewer bytes than gRPC's own prefix moves nothing on.
@@ -36,6 +36,9 @@ struct Data {
     left: usize,
     /// How much of it is padding, once that is known.
     padding: Option<usize>,
+    /// What nobody is to read of it. It is given back when the frame has come in full, so that windows are
+    /// opened alike however it is cut.
+    unwanted: usize,
     is_last: bool,
     /// Nobody wants it.
     is_stray: bool,
@@ -203,9 +206,13 @@ impl State {
             stream: head.stream,
             left: head.length,
             padding: (!has_padding).then_some(0),
+            unwanted: 0,
             is_last,
             is_stray,
         };
+        if !has_padding {
+            self.count_content(data)?;
+        }
         if data.left == 0 {
             return self.end_data(data);
         }
@@ -213,15 +220,28 @@ impl State {
         Ok(())
     }
 
+    /// Counts all the content that a frame has, once that is known, towards what was said to come.
+    fn count_content(&mut self, data: Data) -> Result<(), Failure> {
+        let content = data.left - data.padding.unwrap_or_default();
+        let stream = self.streams.get_mut(&data.stream);
+        let stream = stream.filter(|stream| wants(stream, data));
+        if let Some(left) = stream.and_then(|stream| stream.body_left.as_mut()) {
+            match left.checked_sub(content as u64) {
+                Some(less) => *left = less,
+                None => return self.fault(data.stream, Reason::PROTOCOL_ERROR),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what has come of a frame's DATA; returns what follows.
     fn take_data<'b>(&mut self, mut data: Data, bytes: &'b [u8]) -> Result<&'b [u8], Failure> {
-        let (come, rest) = bytes.split_at(data.left.min(bytes.len()));
-        let mut come = come;
-        let mut taken = 0;
+        let (mut come, rest) = bytes.split_at(data.left.min(bytes.len()));
         if data.padding.is_none() {
             let padding = usize::from(come[0]);
-            (come, taken) = (&come[1..], 1);
+            come = &come[1..];
             data.left -= 1;
+            data.unwanted = 1;
             if padding > data.left {
                 return Err(Failure::because(
                     Reason::PROTOCOL_ERROR,
@@ -229,20 +249,14 @@ impl State {
                 ));
             }
             data.padding = Some(padding);
+            self.count_content(data)?;
         }
         let content_left = data.left.saturating_sub(data.padding.unwrap_or_default());
         let content = come.len().min(content_left);
-        taken += come.len() - content;
         data.left -= come.len();
-        // What is no content is out of the way at once.
-        let unwanted = if self.wants(data) {
-            self.put_inbound(data.stream, &come[..content])?;
-            taken
-        } else {
-            taken + content
-        };
-        if unwanted > 0 {
-            self.release_of(data.stream, unwanted);
+        data.unwanted += come.len();
+        if content > 0 && self.put_inbound(data, &come[..content]) {
+            data.unwanted -= content;
         }
         if data.left == 0 {
             self.arriving.data = None;
@@ -253,25 +267,12 @@ impl State {
         Ok(rest)
     }
 
-    fn wants(&self, data: Data) -> bool {
-        let stream = self.streams.get(&data.stream);
-        !data.is_stray && stream.is_some_and(|stream| stream.is_open && stream.has_reader)
-    }
-
-    fn put_inbound(&mut self, id: u32, content: &[u8]) -> Result<(), Failure> {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Ok(());
+    /// Has a stream's reader get what has come; false if there is none who wants it.
+    fn put_inbound(&mut self, data: Data, content: &[u8]) -> bool {
+        let stream = self.streams.get_mut(&data.stream);
+        let Some(stream) = stream.filter(|stream| wants(stream, data)) else {
+            return false;
         };
-        if let Some(left) = &mut stream.body_left {
-            match left.checked_sub(content.len() as u64) {
-                Some(less) => *left = less,
-                None => {
-                    self.release(content.len());
-                    return self.fault(id, Reason::PROTOCOL_ERROR);
-                }
-            }
-        }
-        let stream = self.streams.get_mut(&id).expect("it was there");
         stream.inbound.extend_from_slice(content);
         let capacity = stream.inbound.capacity();
         self.inbound_bytes += capacity - stream.counted;
@@ -279,10 +280,13 @@ impl State {
         if let Some(reader) = stream.reader.take() {
             reader.wake();
         }
-        Ok(())
+        true
     }
 
     fn end_data(&mut self, data: Data) -> Result<(), Failure> {
+        if data.unwanted > 0 {
+            self.release_of(data.stream, data.unwanted);
+        }
         if data.is_last && !data.is_stray {
             self.end_request(data.stream)?;
         }
@@ -304,4 +308,9 @@ impl State {
         self.settle(id);
         Ok(())
     }
+}
+
+/// Whether anybody is to read this.
+fn wants(stream: &Stream, data: Data) -> bool {
+    !data.is_stray && stream.is_open && stream.has_reader
 }
