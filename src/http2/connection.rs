@@ -70,10 +70,7 @@ impl Connection {
     pub(crate) fn new(config: Config) -> Self {
         let mut state = State::new(config);
         settings::put_ours(&mut state.out, &config);
-        let more = i64::from(config.connection_window_bytes) - frame::WINDOW_DEFAULT;
-        if more > 0 {
-            frame::put_window_update(&mut state.out, 0, more as u32);
-        }
+        state.open_window();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -222,7 +219,7 @@ impl Connection {
     }
 
     /// The window that the peer has on all streams, and what of it was given back and not said yet.
-    pub(super) fn window(&self) -> (i64, u32) {
+    pub(super) fn window(&self) -> (i64, i64) {
         let state = self.0.lock();
         (state.receive_window, state.unsaid)
     }

@@ -35,9 +35,10 @@ pub(super) struct State {
     pub(super) last_served: u32,
     pub(super) leaving: Leaving,
     pub(super) is_peer_leaving: bool,
-    /// What the peer may send on all streams, and what of that was read and not said yet.
+    /// What the peer may send on all streams, and what of that was read and not said yet: less than nothing
+    /// while the peer may still send more than it was to be allowed, as at first.
     pub(super) receive_window: i64,
-    pub(super) unsaid: u32,
+    pub(super) unsaid: i64,
     pub(super) send_window: i64,
     /// Streams that wait for the connection's window or for what was written to leave, by their turns.
     pub(super) waiting: BTreeMap<u64, u32>,
@@ -105,8 +106,8 @@ impl State {
             last_served: u32::MAX,
             leaving: Leaving::No,
             is_peer_leaving: false,
-            receive_window: config.connection_window_bytes.into(),
-            unsaid: 0,
+            receive_window: WINDOW_DEFAULT,
+            unsaid: i64::from(config.connection_window_bytes) - WINDOW_DEFAULT,
             send_window: WINDOW_DEFAULT,
             waiting: BTreeMap::new(),
             next_turn: 0,
@@ -217,11 +218,17 @@ impl State {
 
     /// So much of what the peer sent on the connection is out of the way.
     pub(super) fn release(&mut self, bytes: usize) {
-        self.unsaid += bytes as u32;
-        if self.unsaid >= self.config.connection_window_bytes / 2 {
-            put_window_update(&mut self.out, 0, self.unsaid);
-            self.receive_window += i64::from(self.unsaid);
-            self.unsaid = 0;
+        self.unsaid += bytes as i64;
+        if self.unsaid >= i64::from(self.config.connection_window_bytes / 2) {
+            self.open_window();
+        }
+    }
+
+    /// Says what of the connection's window is not said yet.
+    pub(super) fn open_window(&mut self) {
+        if self.unsaid > 0 {
+            put_window_update(&mut self.out, 0, self.unsaid as u32);
+            self.receive_window += std::mem::take(&mut self.unsaid);
         }
     }
 

@@ -31,7 +31,7 @@ fn seen<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Seen {
     Seen {
         requests,
         said,
-        window: window + i64::from(unsaid),
+        window: window + unsaid,
         failure,
     }
 }
