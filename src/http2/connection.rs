@@ -146,21 +146,22 @@ impl Connection {
 
     /// Asks the peer whether it is there; ready once it has answered, or the connection is over.
     pub(crate) async fn ping(&self) {
-        const PING: [u8; 8] = *b"fanfare?";
-        let before = {
+        let number = {
             let mut state = self.0.lock();
-            frame::put(&mut state.out, kind::PING, 0, 0, &PING);
+            state.pings += 1;
+            let number = state.pings;
+            frame::put(&mut state.out, kind::PING, 0, 0, &number.to_be_bytes());
             if let Some(driver) = state.driver.take() {
                 driver.wake();
             }
-            state.pongs
+            number
         };
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
-            if state.pongs != before || state.is_over {
+            if state.pongs >= number || state.is_over {
                 return Poll::Ready(());
             }
-            state.pong_waker = Some(cx.waker().clone());
+            state.pinging.insert(number, cx.waker().clone());
             Poll::Pending
         })
         .await;

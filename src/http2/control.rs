@@ -1,5 +1,7 @@
 //! Frames about streams and about the connection, which carry nothing of a request.
 
+use std::task::Waker;
+
 use super::{
     connection::Failure,
     frame::{self, FrameHead, Reason, WINDOW_MAX, flag, kind, read_31_bits},
@@ -89,23 +91,29 @@ impl State {
                 "a ping of a stream",
             ));
         }
-        if payload.len() != 8 {
-            return Err(Failure::because(
-                Reason::FRAME_SIZE_ERROR,
-                "a ping of another size",
-            ));
-        }
+        let number = payload.first_chunk().filter(|_| payload.len() == 8);
+        let number = number.ok_or(Failure::because(
+            Reason::FRAME_SIZE_ERROR,
+            "a ping of another size",
+        ))?;
         if !head.has(flag::ACK) {
             frame::put(&mut self.out, kind::PING, flag::ACK, 0, payload);
-        } else if payload == SHUTDOWN_PING {
+        } else if *number == SHUTDOWN_PING {
             self.leave_last();
         } else {
-            self.pongs += 1;
-            if let Some(waker) = self.pong_waker.take() {
-                waker.wake();
-            }
+            self.take_pong(u64::from_be_bytes(*number));
         }
         Ok(())
+    }
+
+    /// The peer has answered this ping of ours, which tells as much as an answer to those before it.
+    fn take_pong(&mut self, number: u64) {
+        if (self.pongs + 1..=self.pings).contains(&number) {
+            self.pongs = number;
+            let later = self.pinging.split_off(&(number + 1));
+            let answered = std::mem::replace(&mut self.pinging, later);
+            answered.into_values().for_each(Waker::wake);
+        }
     }
 
     /// The peer knows by now that we are leaving: from here on nothing it begins is served.

@@ -49,8 +49,11 @@ pub(super) struct State {
     pub(super) now: Duration,
     /// What waits in all streams to be read, as allocated.
     pub(super) inbound_bytes: usize,
+    /// Pings of ours, which are numbered from 1 on, and the newest that was answered.
+    pub(super) pings: u64,
     pub(super) pongs: u64,
-    pub(super) pong_waker: Option<Waker>,
+    /// Those who wait for an answer, by their pings.
+    pub(super) pinging: BTreeMap<u64, Waker>,
     /// Once the connection is over.
     pub(super) is_over: bool,
     pub(super) driver: Option<Waker>,
@@ -114,8 +117,9 @@ impl State {
             allowance: Allowance::new(),
             now: Duration::ZERO,
             inbound_bytes: 0,
+            pings: 0,
             pongs: 0,
-            pong_waker: None,
+            pinging: BTreeMap::new(),
             is_over: false,
             driver: None,
             config,
@@ -296,9 +300,8 @@ impl State {
             let halves = [stream.reader.take(), stream.writer.take()];
             halves.into_iter().flatten().for_each(Waker::wake);
         }
-        if let Some(waker) = self.pong_waker.take() {
-            waker.wake();
-        }
+        let pinging = std::mem::take(&mut self.pinging);
+        pinging.into_values().for_each(Waker::wake);
     }
 
     /// Takes a frame that asks for nothing from what the peer may send.
