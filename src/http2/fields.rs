@@ -117,6 +117,7 @@ impl State {
         if !is_new {
             return self.take_trailers(id, is_last);
         }
+        self.skipped.open(self.last_stream, id);
         self.last_stream = id;
         if id > self.last_served {
             return Ok(());
@@ -154,6 +155,12 @@ impl State {
     /// What a request says after its body; nobody here wants to know.
     fn take_trailers(&mut self, id: u32, is_last: bool) -> Result<(), Failure> {
         self.check_known(id)?;
+        if self.skipped.has(id) {
+            return Err(Failure::because(
+                Reason::PROTOCOL_ERROR,
+                "headers on a stream that was left out",
+            ));
+        }
         let Some(stream) = self.streams.get(&id).filter(|stream| stream.is_open) else {
             // They may have been on their way when the stream was reset.
             return self.charge();

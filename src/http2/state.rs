@@ -12,6 +12,7 @@ use super::{
     hpack::{Decoder, Encoder},
     receive::Arriving,
     settings::PeerSettings,
+    skipped::Skipped,
 };
 
 /// The state behind a connection and the halves of its streams.
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) open: usize,
     /// The newest stream of the peer.
     pub(super) last_stream: u32,
+    /// Those below it that were never opened.
+    pub(super) skipped: Skipped,
     /// Streams above this one come too late, once we are leaving.
     pub(super) last_served: u32,
     pub(super) leaving: Leaving,
@@ -106,6 +109,7 @@ impl State {
             streams: BTreeMap::new(),
             open: 0,
             last_stream: 0,
+            skipped: Skipped::default(),
             last_served: u32::MAX,
             leaving: Leaving::No,
             is_peer_leaving: false,

@@ -158,6 +158,29 @@ fn nobody_speaks_of_streams_that_were_never_opened() {
     }
 }
 
+/// Streams that were left out are closed, and none of them may be opened any more (section 5.1.1).
+#[test]
+fn streams_that_were_left_out_do_not_begin() {
+    check_failure(Reason::PROTOCOL_ERROR, &[headers(3), headers(1)]);
+    check_failure(Reason::PROTOCOL_ERROR, &[headers(9), last_headers(7)]);
+    let gaps = |count: u32| -> Vec<Vec<u8>> {
+        (1..=count)
+            .flat_map(|at| [headers(4 * at + 1), reset(4 * at + 1, Reason::CANCEL)])
+            .collect()
+    };
+    let then = |count, stream| [gaps(count), vec![trailers(stream)]].concat();
+    for stream in [1, 3, 7, 11, 15] {
+        check_failure(Reason::PROTOCOL_ERROR, &then(4, stream));
+    }
+    // What was left out before four others is no longer known, and nobody is accused.
+    check_ignored(&then(5, 3));
+    check_failure(Reason::PROTOCOL_ERROR, &then(5, 7));
+    // Those that were opened may have trailers on their way, however many came after them.
+    for stream in (5..=4 * 9 + 1).step_by(4) {
+        check_ignored(&then(9, stream));
+    }
+}
+
 #[test]
 fn padding_is_no_more_than_there_is() {
     let padded = |payload: &[u8]| frame(kind::DATA, flag::PADDED, 1, payload);
