@@ -102,6 +102,8 @@ impl State {
             |field| {
                 if is_new {
                     head.add(field);
+                } else {
+                    head.check_trailer(field);
                 }
             },
         );
@@ -115,7 +117,7 @@ impl State {
             ),
         })?;
         if !is_new {
-            return self.take_trailers(id, is_last);
+            return self.take_trailers(id, is_last && !head.is_malformed);
         }
         self.skipped.open(self.last_stream, id);
         self.last_stream = id;
@@ -152,8 +154,8 @@ impl State {
         Ok(())
     }
 
-    /// What a request says after its body; nobody here wants to know.
-    fn take_trailers(&mut self, id: u32, is_last: bool) -> Result<(), Failure> {
+    /// What a request says after its body; nobody here wants to know more than whether it may be said.
+    fn take_trailers(&mut self, id: u32, is_valid: bool) -> Result<(), Failure> {
         self.check_known(id)?;
         if self.skipped.has(id) {
             return Err(Failure::because(
@@ -168,7 +170,7 @@ impl State {
         if stream.has_ended {
             return self.fault(id, Reason::STREAM_CLOSED);
         }
-        if !is_last {
+        if !is_valid {
             return self.fault(id, Reason::PROTOCOL_ERROR);
         }
         self.end_request(id)

@@ -295,7 +295,7 @@ impl Honest {
                     && !stream.has_ended
                 {
                     stream.has_ended = true;
-                    self.peer.say(&last_headers(stream.id));
+                    self.peer.say(&trailers(stream.id));
                 }
             }
             Op::Reset(stream) => {

@@ -321,6 +321,7 @@ fn a_request_that_has_ended_does_not_go_on() {
         &[headers(1), last_data(1, b""), last_data(1, b"")],
     );
     check_fault(1, closed, &[last_headers(1), last_headers(1)]);
+    check_fault(1, closed, &[last_headers(1), trailers(1)]);
     check_fault(1, Reason::PROTOCOL_ERROR, &[headers(1), headers(1)]);
 }
 
@@ -355,6 +356,7 @@ fn what_comes_for_a_stream_that_is_over_is_ignored() {
         window_update(1, 5),
         window_update(1, 0),
         last_headers(1),
+        trailers(1),
         reset(1, Reason::CANCEL),
     ];
     peer.say(&late.concat());
@@ -378,6 +380,7 @@ fn frames_that_ask_for_nothing_are_few() {
         (false, data(flag::PADDED, &[3, 0, 0, 0])),
         (true, data(flag::END_STREAM, b"")),
         (true, last_headers(1)),
+        (true, trailers(1)),
         (true, reset(1, Reason::CANCEL)),
     ] {
         let mut peer = Peer::new();
