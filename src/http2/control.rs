@@ -19,14 +19,19 @@ impl State {
                 "a priority of no stream",
             ));
         }
-        let is_open = self.streams.contains_key(&head.stream);
-        if payload.len() != 5 && is_open {
-            return self.fault(head.stream, Reason::FRAME_SIZE_ERROR);
+        let (reason, what) = if payload.len() != 5 {
+            (Reason::FRAME_SIZE_ERROR, "a priority of another size")
+        } else if read_31_bits(payload) == Some(head.stream) {
+            (Reason::PROTOCOL_ERROR, "a stream that depends on itself")
+        } else {
+            return Ok(());
+        };
+        let stream = self.streams.get(&head.stream);
+        if stream.is_some_and(|stream| stream.is_open) {
+            return self.fault(head.stream, reason);
         }
-        if is_open && read_31_bits(payload) == Some(head.stream) {
-            return self.fault(head.stream, Reason::PROTOCOL_ERROR);
-        }
-        Ok(())
+        // There is no stream to reset.
+        Err(Failure::because(reason, what))
     }
 
     pub(super) fn take_reset(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {

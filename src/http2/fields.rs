@@ -35,10 +35,18 @@ impl State {
                 "headers on a stream that no client has",
             ));
         }
-        let too_short = Failure::because(Reason::PROTOCOL_ERROR, "headers without their fields");
-        let mut block = unpad(head, payload).ok_or(too_short)?;
+        let padding_bytes = if head.has(flag::PADDED) { 1 } else { 0 };
+        let priority_bytes = if head.has(flag::PRIORITY) { 5 } else { 0 };
+        if payload.len() < padding_bytes + priority_bytes {
+            return Err(Failure::because(
+                Reason::FRAME_SIZE_ERROR,
+                "headers without what their flags say",
+            ));
+        }
+        let no_fields = Failure::because(Reason::PROTOCOL_ERROR, "more padding than headers");
+        let mut block = unpad(head, payload).ok_or(no_fields)?;
         if head.has(flag::PRIORITY) {
-            let (priority, rest) = block.split_at_checked(5).ok_or(too_short)?;
+            let (priority, rest) = block.split_at_checked(priority_bytes).ok_or(no_fields)?;
             if read_31_bits(priority) == Some(head.stream) {
                 return Err(Failure::because(
                     Reason::PROTOCOL_ERROR,

@@ -114,15 +114,22 @@ fn headers_are_on_streams_of_clients_and_have_their_fields() {
         check_failure(Reason::PROTOCOL_ERROR, &[headers(stream)]);
     }
     for (flags, payload) in [
-        (flag::PADDED, &[][..]),
-        (flag::PADDED, &[1]),
+        (flag::PADDED, &[1][..]),
         (flag::PADDED, &[4, 0x83, 0x86, 0x84]),
-        (flag::PRIORITY, &[0, 0, 0, 3]),
         (flag::PRIORITY, &[0x80, 0, 0, 1, 0]),
         (flag::PRIORITY | flag::PADDED, &[1, 0, 0, 0, 3, 0]),
     ] {
         let said = frame(kind::HEADERS, flag::END_HEADERS | flags, 1, payload);
         check_failure(Reason::PROTOCOL_ERROR, &[said]);
+    }
+    // No room for what the flags say is there (section 4.2).
+    for (flags, payload) in [
+        (flag::PADDED, &[][..]),
+        (flag::PRIORITY, &[0, 0, 0, 3]),
+        (flag::PRIORITY | flag::PADDED, &[0, 0, 0, 0, 3]),
+    ] {
+        let said = frame(kind::HEADERS, flag::END_HEADERS | flags, 1, payload);
+        check_failure(Reason::FRAME_SIZE_ERROR, &[said]);
     }
 }
 
@@ -336,7 +343,15 @@ fn priorities_are_read_and_nothing_is_made_of_them() {
     let short = priority(1, &[0; 4]);
     check_fault(1, Reason::FRAME_SIZE_ERROR, &[headers(1), short]);
     let of_itself = priority(1, &[0x80, 0, 0, 1, 9]);
-    check_fault(1, Reason::PROTOCOL_ERROR, &[headers(1), of_itself]);
+    check_fault(1, Reason::PROTOCOL_ERROR, &[headers(1), of_itself.clone()]);
+    // There is no stream that could be reset.
+    for size in [0, 4, 6] {
+        let wrong = priority(3, &vec![0; size]);
+        check_failure(Reason::FRAME_SIZE_ERROR, from_ref(&wrong));
+        let said = [headers(3), reset(3, Reason::CANCEL), wrong];
+        check_failure(Reason::FRAME_SIZE_ERROR, &said);
+    }
+    check_failure(Reason::PROTOCOL_ERROR, &[of_itself]);
 }
 
 #[test]
