@@ -70,10 +70,7 @@ impl Connection {
     pub(crate) fn new(config: Config) -> Self {
         let mut state = State::new(config);
         settings::put_ours(&mut state.out, &config);
-        let more = i64::from(config.connection_window_bytes) - frame::WINDOW_DEFAULT;
-        if more > 0 {
-            frame::put_window_update(&mut state.out, 0, more as u32);
-        }
+        state.open_window();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -87,8 +84,12 @@ impl Connection {
         now: Duration,
         mut begin: impl FnMut(Request),
     ) -> Result<(), Failure> {
-        let mut begun = Vec::new();
-        let received = self.0.lock().receive(bytes, now, &mut begun);
+        let (received, begun) = {
+            let mut state = self.0.lock();
+            state.now = now;
+            let received = state.receive(bytes);
+            (received, std::mem::take(&mut state.arriving.begun))
+        };
         for Begun { id, head } in begun {
             begin(Request {
                 head: head.map(|()| Inbound::new(Arc::clone(&self.0), id)),
@@ -145,21 +146,22 @@ impl Connection {
 
     /// Asks the peer whether it is there; ready once it has answered, or the connection is over.
     pub(crate) async fn ping(&self) {
-        const PING: [u8; 8] = *b"fanfare?";
-        let before = {
+        let number = {
             let mut state = self.0.lock();
-            frame::put(&mut state.out, kind::PING, 0, 0, &PING);
+            state.pings += 1;
+            let number = state.pings;
+            frame::put(&mut state.out, kind::PING, 0, 0, &number.to_be_bytes());
             if let Some(driver) = state.driver.take() {
                 driver.wake();
             }
-            state.pongs
+            number
         };
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
-            if state.pongs != before || state.is_over {
+            if state.pongs >= number || state.is_over {
                 return Poll::Ready(());
             }
-            state.pong_waker = Some(cx.waker().clone());
+            state.pinging.insert(number, cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -218,7 +220,7 @@ impl Connection {
     }
 
     /// The window that the peer has on all streams, and what of it was given back and not said yet.
-    pub(super) fn window(&self) -> (i64, u32) {
+    pub(super) fn window(&self) -> (i64, i64) {
         let state = self.0.lock();
         (state.receive_window, state.unsaid)
     }

@@ -1,6 +1,6 @@
 //! Frames about streams and about the connection, which carry nothing of a request.
 
-use std::time::Duration;
+use std::task::Waker;
 
 use super::{
     connection::Failure,
@@ -12,26 +12,26 @@ use super::{
 pub(super) const SHUTDOWN_PING: [u8; 8] = *b"shutdown";
 
 impl State {
-    pub(super) fn take_priority(
-        &mut self,
-        head: FrameHead,
-        payload: &[u8],
-        now: Duration,
-    ) -> Result<(), Failure> {
+    pub(super) fn take_priority(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
         if head.stream == 0 {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
                 "a priority of no stream",
             ));
         }
-        let is_open = self.streams.contains_key(&head.stream);
-        if payload.len() != 5 && is_open {
-            return self.fault(head.stream, Reason::FRAME_SIZE_ERROR, now);
+        let (reason, what) = if payload.len() != 5 {
+            (Reason::FRAME_SIZE_ERROR, "a priority of another size")
+        } else if read_31_bits(payload) == Some(head.stream) {
+            (Reason::PROTOCOL_ERROR, "a stream that depends on itself")
+        } else {
+            return Ok(());
+        };
+        let stream = self.streams.get(&head.stream);
+        if stream.is_some_and(|stream| stream.is_open) {
+            return self.fault(head.stream, reason);
         }
-        if is_open && read_31_bits(payload) == Some(head.stream) {
-            return self.fault(head.stream, Reason::PROTOCOL_ERROR, now);
-        }
-        Ok(())
+        // There is no stream to reset.
+        Err(Failure::because(reason, what))
     }
 
     pub(super) fn take_reset(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
@@ -96,23 +96,29 @@ impl State {
                 "a ping of a stream",
             ));
         }
-        if payload.len() != 8 {
-            return Err(Failure::because(
-                Reason::FRAME_SIZE_ERROR,
-                "a ping of another size",
-            ));
-        }
+        let number = payload.first_chunk().filter(|_| payload.len() == 8);
+        let number = number.ok_or(Failure::because(
+            Reason::FRAME_SIZE_ERROR,
+            "a ping of another size",
+        ))?;
         if !head.has(flag::ACK) {
             frame::put(&mut self.out, kind::PING, flag::ACK, 0, payload);
-        } else if payload == SHUTDOWN_PING {
+        } else if *number == SHUTDOWN_PING {
             self.leave_last();
         } else {
-            self.pongs += 1;
-            if let Some(waker) = self.pong_waker.take() {
-                waker.wake();
-            }
+            self.take_pong(u64::from_be_bytes(*number));
         }
         Ok(())
+    }
+
+    /// The peer has answered this ping of ours, which tells as much as an answer to those before it.
+    fn take_pong(&mut self, number: u64) {
+        if (self.pongs + 1..=self.pings).contains(&number) {
+            self.pongs = number;
+            let later = self.pinging.split_off(&(number + 1));
+            let answered = std::mem::replace(&mut self.pinging, later);
+            answered.into_values().for_each(Waker::wake);
+        }
     }
 
     /// The peer knows by now that we are leaving: from here on nothing it begins is served.
@@ -145,7 +151,6 @@ impl State {
         &mut self,
         head: FrameHead,
         payload: &[u8],
-        now: Duration,
     ) -> Result<(), Failure> {
         let bytes = read_31_bits(payload).filter(|_| payload.len() == 4);
         let bytes = i64::from(bytes.ok_or(Failure::because(
@@ -176,10 +181,10 @@ impl State {
         };
         stream.send_window += bytes;
         if bytes == 0 {
-            return self.fault(head.stream, Reason::PROTOCOL_ERROR, now);
+            return self.fault(head.stream, Reason::PROTOCOL_ERROR);
         }
         if stream.send_window > WINDOW_MAX {
-            return self.fault(head.stream, Reason::FLOW_CONTROL_ERROR, now);
+            return self.fault(head.stream, Reason::FLOW_CONTROL_ERROR);
         }
         if stream.send_window > 0
             && let Some(writer) = stream.writer.take()

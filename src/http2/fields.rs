@@ -1,7 +1,5 @@
 //! Header blocks: what begins a request, and what ends one.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use http::{HeaderMap, StatusCode};
 
@@ -30,23 +28,25 @@ pub(super) struct HeaderBlock {
 }
 
 impl State {
-    pub(super) fn take_headers(
-        &mut self,
-        head: FrameHead,
-        payload: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<(), Failure> {
+    pub(super) fn take_headers(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
         if head.stream.is_multiple_of(2) {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
                 "headers on a stream that no client has",
             ));
         }
-        let too_short = Failure::because(Reason::PROTOCOL_ERROR, "headers without their fields");
-        let mut block = unpad(head, payload).ok_or(too_short)?;
+        let padding_bytes = if head.has(flag::PADDED) { 1 } else { 0 };
+        let priority_bytes = if head.has(flag::PRIORITY) { 5 } else { 0 };
+        if payload.len() < padding_bytes + priority_bytes {
+            return Err(Failure::because(
+                Reason::FRAME_SIZE_ERROR,
+                "headers without what their flags say",
+            ));
+        }
+        let no_fields = Failure::because(Reason::PROTOCOL_ERROR, "more padding than headers");
+        let mut block = unpad(head, payload).ok_or(no_fields)?;
         if head.has(flag::PRIORITY) {
-            let (priority, rest) = block.split_at_checked(5).ok_or(too_short)?;
+            let (priority, rest) = block.split_at_checked(priority_bytes).ok_or(no_fields)?;
             if read_31_bits(priority) == Some(head.stream) {
                 return Err(Failure::because(
                     Reason::PROTOCOL_ERROR,
@@ -57,7 +57,7 @@ impl State {
         }
         let is_last = head.has(flag::END_STREAM);
         if head.has(flag::END_HEADERS) {
-            return self.take_block(head.stream, is_last, block, now, begun);
+            return self.take_block(head.stream, is_last, block);
         }
         self.arriving.block = Some(HeaderBlock {
             stream: head.stream,
@@ -72,8 +72,6 @@ impl State {
         &mut self,
         head: FrameHead,
         payload: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
     ) -> Result<(), Failure> {
         let block = self.arriving.block.as_mut();
         let block = block.filter(|block| block.stream == head.stream);
@@ -94,20 +92,13 @@ impl State {
         if head.has(flag::END_HEADERS)
             && let Some(block) = self.arriving.block.take()
         {
-            return self.take_block(block.stream, block.is_last, &block.bytes, now, begun);
+            return self.take_block(block.stream, block.is_last, &block.bytes);
         }
         Ok(())
     }
 
     /// A header block is complete: a request, or the end of one.
-    fn take_block(
-        &mut self,
-        id: u32,
-        is_last: bool,
-        block: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<(), Failure> {
+    fn take_block(&mut self, id: u32, is_last: bool, block: &[u8]) -> Result<(), Failure> {
         let is_new = id > self.last_stream;
         let list_bytes_max = self.config.header_list_bytes_max as usize;
         let mut head = Head::default();
@@ -119,6 +110,8 @@ impl State {
             |field| {
                 if is_new {
                     head.add(field);
+                } else {
+                    head.check_trailer(field);
                 }
             },
         );
@@ -132,33 +125,32 @@ impl State {
             ),
         })?;
         if !is_new {
-            return self.take_trailers(id, is_last, now);
+            return self.take_trailers(id, is_last && !head.is_malformed);
         }
+        self.skipped.open(self.last_stream, id);
         self.last_stream = id;
         if id > self.last_served {
             return Ok(());
         }
         if self.open >= self.config.streams_max {
-            return self.fault(id, Reason::REFUSED_STREAM, now);
+            return self.fault(id, Reason::REFUSED_STREAM);
         }
         if size == Block::Oversized {
-            return self.refuse_oversized(id, is_last, now);
+            return self.refuse_oversized(id, is_last);
         }
         let Some((request, body_left)) = head.into_request() else {
-            return self.fault(id, Reason::PROTOCOL_ERROR, now);
+            return self.fault(id, Reason::PROTOCOL_ERROR);
         };
         if is_last && body_left.is_some_and(|left| left > 0) {
-            return self.fault(id, Reason::PROTOCOL_ERROR, now);
+            return self.fault(id, Reason::PROTOCOL_ERROR);
         }
         self.open(id, body_left, is_last);
-        begun.push(Begun { id, head: request });
+        self.arriving.begun.push(Begun { id, head: request });
         Ok(())
     }
 
-    fn refuse_oversized(&mut self, id: u32, is_last: bool, now: Duration) -> Result<(), Failure> {
-        if !self.allowance.take_fault(now) {
-            return Err(Failure::faults());
-        }
+    fn refuse_oversized(&mut self, id: u32, is_last: bool) -> Result<(), Failure> {
+        self.charge_fault()?;
         let mut block = BytesMut::new();
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         self.encoder.put_head(&mut block, status, &HeaderMap::new());
@@ -170,23 +162,25 @@ impl State {
         Ok(())
     }
 
-    /// What a request says after its body; nobody here wants to know.
-    fn take_trailers(&mut self, id: u32, is_last: bool, now: Duration) -> Result<(), Failure> {
+    /// What a request says after its body; nobody here wants to know more than whether it may be said.
+    fn take_trailers(&mut self, id: u32, is_valid: bool) -> Result<(), Failure> {
         self.check_known(id)?;
+        if self.skipped.has(id) {
+            return Err(Failure::because(
+                Reason::PROTOCOL_ERROR,
+                "headers on a stream that was left out",
+            ));
+        }
         let Some(stream) = self.streams.get(&id).filter(|stream| stream.is_open) else {
             // They may have been on their way when the stream was reset.
-            return if self.allowance.take_frame(now) {
-                Ok(())
-            } else {
-                Err(Failure::flood())
-            };
+            return self.charge();
         };
         if stream.has_ended {
-            return self.fault(id, Reason::STREAM_CLOSED, now);
+            return self.fault(id, Reason::STREAM_CLOSED);
         }
-        if !is_last {
-            return self.fault(id, Reason::PROTOCOL_ERROR, now);
+        if !is_valid {
+            return self.fault(id, Reason::PROTOCOL_ERROR);
         }
-        self.end_request(id, now)
+        self.end_request(id)
     }
 }

@@ -1,7 +1,7 @@
 //! From fields to a request's head, by the rules of RFC 9113, section 8.
 
 use http::{
-    HeaderMap, HeaderName, Method, Request, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header,
     uri::{self, Authority, PathAndQuery, Scheme},
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Head {
     headers: HeaderMap,
     /// A header has come: no pseudo-header may follow.
     has_header: bool,
-    is_malformed: bool,
+    pub(super) is_malformed: bool,
 }
 
 impl Head {
@@ -30,12 +30,18 @@ impl Head {
             Value::Path(path) => self.pseudo(|head| &mut head.path, path),
             Value::Header(name, value) => {
                 self.has_header = true;
-                let is_allowed = !is_of_http1(name) && (*name != header::TE || value == "trailers");
                 // There may be no more headers than fit into the limit on their size.
-                is_allowed && self.headers.try_append(name, value.clone()).is_ok()
+                is_allowed(name, value) && self.headers.try_append(name, value.clone()).is_ok()
             }
             Value::NoRequest | Value::Malformed(_) => false,
         };
+        self.is_malformed |= !is_valid;
+    }
+
+    /// Looks at a field that comes after the body, where nothing is asked for any more.
+    pub(super) fn check_trailer(&mut self, field: &Field) {
+        let is_valid =
+            matches!(&field.value, Value::Header(name, value) if is_allowed(name, value));
         self.is_malformed |= !is_valid;
     }
 
@@ -73,13 +79,14 @@ impl Head {
     }
 }
 
-/// Headers that are about a connection of HTTP/1.1 (section 8.2.2).
-fn is_of_http1(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
+/// Whether a header is not about a connection of HTTP/1.1 (section 8.2.2).
+fn is_allowed(name: &HeaderName, value: &HeaderValue) -> bool {
+    let is_of_http1 = *name == header::CONNECTION
         || *name == header::TRANSFER_ENCODING
         || *name == header::UPGRADE
         || *name == "keep-alive"
-        || *name == "proxy-connection"
+        || *name == "proxy-connection";
+    !is_of_http1 && (*name != header::TE || value == "trailers")
 }
 
 /// What `content-length` says, if it does; `None` if it says no number, or two.

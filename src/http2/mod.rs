@@ -25,6 +25,7 @@ mod head;
 mod hpack;
 mod receive;
 mod settings;
+mod skipped;
 mod state;
 mod stream;
 

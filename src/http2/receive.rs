@@ -3,15 +3,13 @@
 //! A frame is read where it was received; what of it came first is kept until the rest is there. DATA is not
 //! kept: each part of it goes to its stream as it comes.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 
 use super::{
     connection::{Begun, Failure},
     fields::HeaderBlock,
     frame::{FRAME_BYTES_MAX, FrameHead, HEADER_BYTES, Reason, flag, kind},
-    state::State,
+    state::{State, Stream},
 };
 
 /// DATA of fewer bytes than gRPC's own prefix moves nothing on.
@@ -24,6 +22,8 @@ pub(super) struct Arriving {
     part: BytesMut,
     data: Option<Data>,
     pub(super) block: Option<HeaderBlock>,
+    /// Requests that have begun and were not shown yet.
+    pub(super) begun: Vec<Begun>,
     /// The peer has said its settings, which come first.
     has_settings: bool,
 }
@@ -36,26 +36,24 @@ struct Data {
     left: usize,
     /// How much of it is padding, once that is known.
     padding: Option<usize>,
+    /// What nobody is to read of it. It is given back when the frame has come in full, so that windows are
+    /// opened alike however it is cut.
+    unwanted: usize,
     is_last: bool,
     /// Nobody wants it.
     is_stray: bool,
 }
 
 impl State {
-    /// Takes what came at `now`; requests that begin in it are added to `begun`.
-    pub(super) fn receive(
-        &mut self,
-        mut bytes: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<(), Failure> {
+    /// Takes what came.
+    pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if let Some(data) = self.arriving.data {
-                bytes = self.take_data(data, bytes, now)?;
+                bytes = self.take_data(data, bytes)?;
                 continue;
             }
             if !self.arriving.part.is_empty() {
-                bytes = self.take_part(bytes, now, begun)?;
+                bytes = self.take_part(bytes)?;
                 continue;
             }
             let Some((head, rest)) = FrameHead::read(bytes).zip(bytes.get(HEADER_BYTES..)) else {
@@ -65,26 +63,21 @@ impl State {
             self.check_head(head)?;
             if head.kind == kind::DATA {
                 bytes = rest;
-                self.begin_data(head, now)?;
+                self.begin_data(head)?;
                 continue;
             }
             let Some((payload, rest)) = rest.split_at_checked(head.length) else {
                 self.arriving.part.extend_from_slice(bytes);
                 return Ok(());
             };
-            self.take_frame(head, payload, now, begun)?;
+            self.take_frame(head, payload)?;
             bytes = rest;
         }
         Ok(())
     }
 
     /// Completes the frame that has begun, as far as it goes; returns what follows.
-    fn take_part<'b>(
-        &mut self,
-        bytes: &'b [u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<&'b [u8], Failure> {
+    fn take_part<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Failure> {
         let part = &mut self.arriving.part;
         let wanted = match FrameHead::read(part) {
             None => HEADER_BYTES,
@@ -100,21 +93,15 @@ impl State {
         let part = &mut self.arriving.part;
         if head.kind == kind::DATA {
             *part = BytesMut::new();
-            self.begin_data(head, now)?;
+            self.begin_data(head)?;
         } else if part.len() == HEADER_BYTES + head.length {
             let frame = std::mem::take(part);
-            self.take_frame(head, &frame[HEADER_BYTES..], now, begun)?;
+            self.take_frame(head, &frame[HEADER_BYTES..])?;
         }
         Ok(rest)
     }
 
-    fn take_frame(
-        &mut self,
-        head: FrameHead,
-        payload: &[u8],
-        now: Duration,
-        begun: &mut Vec<Begun>,
-    ) -> Result<(), Failure> {
+    fn take_frame(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
         if self.arriving.block.is_some() != (head.kind == kind::CONTINUATION) {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
@@ -125,13 +112,13 @@ impl State {
             kind::HEADERS | kind::CONTINUATION => payload.is_empty(),
             _ => true,
         };
-        if asks_for_nothing && !self.allowance.take_frame(now) {
-            return Err(Failure::flood());
+        if asks_for_nothing {
+            self.charge()?;
         }
         match head.kind {
-            kind::HEADERS => self.take_headers(head, payload, now, begun),
-            kind::CONTINUATION => self.take_continuation(head, payload, now, begun),
-            kind::PRIORITY => self.take_priority(head, payload, now),
+            kind::HEADERS => self.take_headers(head, payload),
+            kind::CONTINUATION => self.take_continuation(head, payload),
+            kind::PRIORITY => self.take_priority(head, payload),
             kind::RST_STREAM => self.take_reset(head, payload),
             kind::SETTINGS => self.take_settings(head, payload),
             kind::PUSH_PROMISE => Err(Failure::because(
@@ -140,7 +127,7 @@ impl State {
             )),
             kind::PING => self.take_ping(head, payload),
             kind::GOAWAY => self.take_goaway(head, payload),
-            kind::WINDOW_UPDATE => self.take_window_update(head, payload, now),
+            kind::WINDOW_UPDATE => self.take_window_update(head, payload),
             // To be ignored (section 5.5).
             _ => Ok(()),
         }
@@ -175,7 +162,7 @@ impl State {
         Ok(())
     }
 
-    fn begin_data(&mut self, head: FrameHead, now: Duration) -> Result<(), Failure> {
+    fn begin_data(&mut self, head: FrameHead) -> Result<(), Failure> {
         if self.arriving.block.is_some() {
             return Err(Failure::because(
                 Reason::PROTOCOL_ERROR,
@@ -197,16 +184,16 @@ impl State {
         if let Some(stream) = stream.filter(|stream| stream.is_open) {
             stream.receive_window -= length;
             if stream.has_ended {
-                self.fault(head.stream, Reason::STREAM_CLOSED, now)?;
+                self.fault(head.stream, Reason::STREAM_CLOSED)?;
             } else if stream.receive_window < 0 {
-                self.fault(head.stream, Reason::FLOW_CONTROL_ERROR, now)?;
+                self.fault(head.stream, Reason::FLOW_CONTROL_ERROR)?;
             } else {
                 is_stray = false;
             }
         }
         let is_moot = is_stray || !is_last;
-        if head.length < DATA_BYTES_MIN && is_moot && !self.allowance.take_frame(now) {
-            return Err(Failure::flood());
+        if head.length < DATA_BYTES_MIN && is_moot {
+            self.charge()?;
         }
         let has_padding = head.has(flag::PADDED);
         if has_padding && head.length == 0 {
@@ -219,30 +206,42 @@ impl State {
             stream: head.stream,
             left: head.length,
             padding: (!has_padding).then_some(0),
+            unwanted: 0,
             is_last,
             is_stray,
         };
+        if !has_padding {
+            self.count_content(data)?;
+        }
         if data.left == 0 {
-            return self.end_data(data, now);
+            return self.end_data(data);
         }
         self.arriving.data = Some(data);
         Ok(())
     }
 
+    /// Counts all the content that a frame has, once that is known, towards what was said to come.
+    fn count_content(&mut self, data: Data) -> Result<(), Failure> {
+        let content = data.left - data.padding.unwrap_or_default();
+        let stream = self.streams.get_mut(&data.stream);
+        let stream = stream.filter(|stream| wants(stream, data));
+        if let Some(left) = stream.and_then(|stream| stream.body_left.as_mut()) {
+            match left.checked_sub(content as u64) {
+                Some(less) => *left = less,
+                None => return self.fault(data.stream, Reason::PROTOCOL_ERROR),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what has come of a frame's DATA; returns what follows.
-    fn take_data<'b>(
-        &mut self,
-        mut data: Data,
-        bytes: &'b [u8],
-        now: Duration,
-    ) -> Result<&'b [u8], Failure> {
-        let (come, rest) = bytes.split_at(data.left.min(bytes.len()));
-        let mut come = come;
-        let mut taken = 0;
+    fn take_data<'b>(&mut self, mut data: Data, bytes: &'b [u8]) -> Result<&'b [u8], Failure> {
+        let (mut come, rest) = bytes.split_at(data.left.min(bytes.len()));
         if data.padding.is_none() {
             let padding = usize::from(come[0]);
-            (come, taken) = (&come[1..], 1);
+            come = &come[1..];
             data.left -= 1;
+            data.unwanted = 1;
             if padding > data.left {
                 return Err(Failure::because(
                     Reason::PROTOCOL_ERROR,
@@ -250,49 +249,30 @@ impl State {
                 ));
             }
             data.padding = Some(padding);
+            self.count_content(data)?;
         }
         let content_left = data.left.saturating_sub(data.padding.unwrap_or_default());
         let content = come.len().min(content_left);
-        taken += come.len() - content;
         data.left -= come.len();
-        // What is no content is out of the way at once.
-        let unwanted = if self.wants(data) {
-            self.put_inbound(data.stream, &come[..content], now)?;
-            taken
-        } else {
-            taken + content
-        };
-        if unwanted > 0 {
-            self.release_of(data.stream, unwanted);
+        data.unwanted += come.len();
+        if content > 0 && self.put_inbound(data, &come[..content]) {
+            data.unwanted -= content;
         }
         if data.left == 0 {
             self.arriving.data = None;
-            self.end_data(data, now)?;
+            self.end_data(data)?;
         } else {
             self.arriving.data = Some(data);
         }
         Ok(rest)
     }
 
-    fn wants(&self, data: Data) -> bool {
-        let stream = self.streams.get(&data.stream);
-        !data.is_stray && stream.is_some_and(|stream| stream.is_open && stream.has_reader)
-    }
-
-    fn put_inbound(&mut self, id: u32, content: &[u8], now: Duration) -> Result<(), Failure> {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Ok(());
+    /// Has a stream's reader get what has come; false if there is none who wants it.
+    fn put_inbound(&mut self, data: Data, content: &[u8]) -> bool {
+        let stream = self.streams.get_mut(&data.stream);
+        let Some(stream) = stream.filter(|stream| wants(stream, data)) else {
+            return false;
         };
-        if let Some(left) = &mut stream.body_left {
-            match left.checked_sub(content.len() as u64) {
-                Some(less) => *left = less,
-                None => {
-                    self.release(content.len());
-                    return self.fault(id, Reason::PROTOCOL_ERROR, now);
-                }
-            }
-        }
-        let stream = self.streams.get_mut(&id).expect("it was there");
         stream.inbound.extend_from_slice(content);
         let capacity = stream.inbound.capacity();
         self.inbound_bytes += capacity - stream.counted;
@@ -300,23 +280,26 @@ impl State {
         if let Some(reader) = stream.reader.take() {
             reader.wake();
         }
-        Ok(())
+        true
     }
 
-    fn end_data(&mut self, data: Data, now: Duration) -> Result<(), Failure> {
+    fn end_data(&mut self, data: Data) -> Result<(), Failure> {
+        if data.unwanted > 0 {
+            self.release_of(data.stream, data.unwanted);
+        }
         if data.is_last && !data.is_stray {
-            self.end_request(data.stream, now)?;
+            self.end_request(data.stream)?;
         }
         Ok(())
     }
 
     /// The peer has said all of its request.
-    pub(super) fn end_request(&mut self, id: u32, now: Duration) -> Result<(), Failure> {
+    pub(super) fn end_request(&mut self, id: u32) -> Result<(), Failure> {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_open) else {
             return Ok(());
         };
         if stream.has_reader && stream.body_left.is_some_and(|left| left > 0) {
-            return self.fault(id, Reason::PROTOCOL_ERROR, now);
+            return self.fault(id, Reason::PROTOCOL_ERROR);
         }
         stream.has_ended = true;
         if let Some(reader) = stream.reader.take() {
@@ -325,4 +308,9 @@ impl State {
         self.settle(id);
         Ok(())
     }
+}
+
+/// Whether anybody is to read this.
+fn wants(stream: &Stream, data: Data) -> bool {
+    !data.is_stray && stream.is_open && stream.has_reader
 }

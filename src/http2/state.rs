@@ -1,6 +1,6 @@
 //! A connection's state: what its frames and its streams' two halves change.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{collections::BTreeMap, task::Waker, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,6 +12,7 @@ use super::{
     hpack::{Decoder, Encoder},
     receive::Arriving,
     settings::PeerSettings,
+    skipped::Skipped,
 };
 
 /// The state behind a connection and the halves of its streams.
@@ -31,23 +32,31 @@ pub(super) struct State {
     pub(super) open: usize,
     /// The newest stream of the peer.
     pub(super) last_stream: u32,
+    /// Those below it that were never opened.
+    pub(super) skipped: Skipped,
     /// Streams above this one come too late, once we are leaving.
     pub(super) last_served: u32,
     pub(super) leaving: Leaving,
     pub(super) is_peer_leaving: bool,
-    /// What the peer may send on all streams, and what of that was read and not said yet.
+    /// What the peer may send on all streams, and what of that was read and not said yet: less than nothing
+    /// while the peer may still send more than it was to be allowed, as at first.
     pub(super) receive_window: i64,
-    pub(super) unsaid: u32,
+    pub(super) unsaid: i64,
     pub(super) send_window: i64,
     /// Streams that wait for the connection's window or for what was written to leave, by their turns.
     pub(super) waiting: BTreeMap<u64, u32>,
     /// The turn of the next one that has to wait.
     pub(super) next_turn: u64,
     pub(super) allowance: Allowance,
+    /// When something came last.
+    pub(super) now: Duration,
     /// What waits in all streams to be read, as allocated.
     pub(super) inbound_bytes: usize,
+    /// Pings of ours, which are numbered from 1 on, and the newest that was answered.
+    pub(super) pings: u64,
     pub(super) pongs: u64,
-    pub(super) pong_waker: Option<Waker>,
+    /// Those who wait for an answer, by their pings.
+    pub(super) pinging: BTreeMap<u64, Waker>,
     /// Once the connection is over.
     pub(super) is_over: bool,
     pub(super) driver: Option<Waker>,
@@ -100,18 +109,21 @@ impl State {
             streams: BTreeMap::new(),
             open: 0,
             last_stream: 0,
+            skipped: Skipped::default(),
             last_served: u32::MAX,
             leaving: Leaving::No,
             is_peer_leaving: false,
-            receive_window: config.connection_window_bytes.into(),
-            unsaid: 0,
+            receive_window: WINDOW_DEFAULT,
+            unsaid: i64::from(config.connection_window_bytes) - WINDOW_DEFAULT,
             send_window: WINDOW_DEFAULT,
             waiting: BTreeMap::new(),
             next_turn: 0,
             allowance: Allowance::new(),
+            now: Duration::ZERO,
             inbound_bytes: 0,
+            pings: 0,
             pongs: 0,
-            pong_waker: None,
+            pinging: BTreeMap::new(),
             is_over: false,
             driver: None,
             config,
@@ -214,11 +226,17 @@ impl State {
 
     /// So much of what the peer sent on the connection is out of the way.
     pub(super) fn release(&mut self, bytes: usize) {
-        self.unsaid += bytes as u32;
-        if self.unsaid >= self.config.connection_window_bytes / 2 {
-            put_window_update(&mut self.out, 0, self.unsaid);
-            self.receive_window += i64::from(self.unsaid);
-            self.unsaid = 0;
+        self.unsaid += bytes as i64;
+        if self.unsaid >= i64::from(self.config.connection_window_bytes / 2) {
+            self.open_window();
+        }
+    }
+
+    /// Says what of the connection's window is not said yet.
+    pub(super) fn open_window(&mut self) {
+        if self.unsaid > 0 {
+            put_window_update(&mut self.out, 0, self.unsaid as u32);
+            self.receive_window += std::mem::take(&mut self.unsaid);
         }
     }
 
@@ -286,21 +304,25 @@ impl State {
             let halves = [stream.reader.take(), stream.writer.take()];
             halves.into_iter().flatten().for_each(Waker::wake);
         }
-        if let Some(waker) = self.pong_waker.take() {
-            waker.wake();
-        }
+        let pinging = std::mem::take(&mut self.pinging);
+        pinging.into_values().for_each(Waker::wake);
+    }
+
+    /// Takes a frame that asks for nothing from what the peer may send.
+    pub(super) fn charge(&mut self) -> Result<(), Failure> {
+        let may = self.allowance.take_frame(self.now);
+        may.then_some(()).ok_or(Failure::flood())
+    }
+
+    /// Takes a stream that is wrong from what the peer may send.
+    pub(super) fn charge_fault(&mut self) -> Result<(), Failure> {
+        let may = self.allowance.take_fault(self.now);
+        may.then_some(()).ok_or(Failure::faults())
     }
 
     /// A stream that is wrong is reset; a connection with too many of them ends.
-    pub(super) fn fault(
-        &mut self,
-        id: u32,
-        reason: Reason,
-        now: std::time::Duration,
-    ) -> Result<(), Failure> {
-        if !self.allowance.take_fault(now) {
-            return Err(Failure::faults());
-        }
+    pub(super) fn fault(&mut self, id: u32, reason: Reason) -> Result<(), Failure> {
+        self.charge_fault()?;
         if self.streams.contains_key(&id) {
             self.reset(id, reason, true);
         } else {

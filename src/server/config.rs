@@ -69,6 +69,8 @@ pub(super) const RELIEF_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const RELIEF_INTERVAL_SHORT: Duration = Duration::from_millis(5);
 /// What a peer may send on one stream before it is read: HTTP/2's own default.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+// A peer keeps to the default until it has seen the settings that say otherwise.
+const _: () = assert!(STREAM_WINDOW_BYTES >= 65_535);
 /// What a peer may send on all streams of a connection before it is read.
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The stall clock's steps: a stalled reader is ended within its timeout and one step.

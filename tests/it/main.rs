@@ -9,6 +9,7 @@ mod attack;
 mod auth;
 mod cli;
 mod client;
+mod conformance;
 mod cors;
 mod delivery;
 mod drain;

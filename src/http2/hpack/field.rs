@@ -53,9 +53,12 @@ pub(crate) enum Value {
 impl Value {
     fn of_pseudo(name: &Name, text: Bytes) -> Option<Self> {
         match name {
+            // No user is told here (RFC 9113, section 8.3.1).
+            Name::Authority if text.contains(&b'@') => None,
             Name::Authority => Authority::from_maybe_shared(text).map(Self::Authority).ok(),
             Name::Method => Method::from_bytes(&text).map(Self::Method).ok(),
-            Name::Path if text.is_empty() => None,
+            // A path has its slash, but for the one that asks about all of a server.
+            Name::Path if !text.starts_with(b"/") && text != "*" => None,
             Name::Path => PathAndQuery::from_maybe_shared(text).map(Self::Path).ok(),
             Name::Scheme => Scheme::try_from(&*text).map(Self::Scheme).ok(),
             Name::NoRequest => Some(Self::NoRequest),

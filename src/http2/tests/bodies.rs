@@ -47,6 +47,47 @@ fn a_window_is_opened_by_half_of_it_once_that_is_read() {
     assert_eq!(peer.connection.window(), (CONNECTION_WINDOW.into(), 0));
 }
 
+/// A connection's window is what it is by the RFC before anything else can be said, and only grows.
+#[test]
+fn a_connection_s_window_may_be_smaller_than_it_is_at_first() {
+    for window in [0, 1, 2, 10_000, 65_534, 65_535, 65_536] {
+        let mut peer = Peer::with(Config {
+            connection_window_bytes: window,
+            stream_window_bytes: 1 << 20,
+            ..CONFIG
+        });
+        let (inbound, _outbound) = peer.begin(&headers(1));
+        // What the peer may send, as it knows it.
+        let mut open = 65_535 + u32::from(window == 65_536);
+        for at in 0.. {
+            let bytes = open.min(5_000) as usize;
+            if at == 30 || bytes == 0 {
+                break;
+            }
+            peer.say(&data(1, &vec![0; bytes]));
+            read(&inbound);
+            open -= bytes as u32;
+            let more = opened(&peer.hear()).get(&0).copied();
+            assert_ne!(more, Some(0));
+            open += more.unwrap_or_default();
+            let (receive_window, unsaid) = peer.connection.window();
+            assert_eq!(receive_window, i64::from(open));
+            assert_eq!(receive_window + unsaid, i64::from(window));
+        }
+        assert_eq!(open == 0, window == 0);
+        if window > 0 {
+            assert!((window / 2..=window).contains(&open), "{open} of {window}");
+        }
+        while open > 0 {
+            let bytes = open.min(16_000);
+            peer.say(&data(1, &vec![0; bytes as usize]));
+            open -= bytes;
+        }
+        let failure = peer.try_say(&data(1, &[0])).unwrap_err();
+        assert_eq!(failure.reason, Reason::FLOW_CONTROL_ERROR);
+    }
+}
+
 #[test]
 fn no_stream_s_window_is_opened_where_nothing_more_is_to_come() {
     let mut peer = Peer::new();
@@ -87,7 +128,7 @@ fn what_nobody_reads_is_given_back_to_the_connection() {
     let opened = opened(&peer.hear());
     assert_eq!(opened.keys().copied().collect::<Vec<_>>(), [0]);
     let (window, unsaid) = peer.connection.window();
-    assert_eq!(window + i64::from(unsaid), i64::from(CONNECTION_WINDOW));
+    assert_eq!(window + unsaid, i64::from(CONNECTION_WINDOW));
 }
 
 #[derive(Clone, Debug)]
@@ -254,7 +295,7 @@ impl Honest {
                     && !stream.has_ended
                 {
                     stream.has_ended = true;
-                    self.peer.say(&last_headers(stream.id));
+                    self.peer.say(&trailers(stream.id));
                 }
             }
             Op::Reset(stream) => {
@@ -305,8 +346,8 @@ impl Honest {
             }
         }
         let (window, unsaid) = self.peer.connection.window();
-        assert_eq!(window + i64::from(unsaid), i64::from(CONNECTION_WINDOW));
-        assert!(unsaid < CONNECTION_WINDOW / 2);
+        assert_eq!(window + unsaid, i64::from(CONNECTION_WINDOW));
+        assert!(unsaid < i64::from(CONNECTION_WINDOW / 2));
     }
 }
 
@@ -330,6 +371,6 @@ proptest! {
         honest.streams.clear();
         prop_assert!(connection.is_empty());
         let (window, unsaid) = connection.window();
-        prop_assert_eq!(window + i64::from(unsaid), i64::from(CONNECTION_WINDOW));
+        prop_assert_eq!(window + unsaid, i64::from(CONNECTION_WINDOW));
     }
 }

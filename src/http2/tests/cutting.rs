@@ -8,8 +8,6 @@ use super::*;
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     requests: Vec<(String, Read)>,
-    /// What was said, but for windows: of several parts of one frame, more may be said to be out of the way
-    /// at first.
     said: Vec<Frame>,
     /// What is open of the connection's window, said or not.
     window: i64,
@@ -28,13 +26,12 @@ fn seen<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Seen {
     };
     let requests = requests.into_iter().map(request).collect();
     said.extend(peer.hear());
-    said.retain(|frame| frame.kind != kind::WINDOW_UPDATE);
     let (window, unsaid) = peer.connection.window();
     assert!(failure.is_some() || peer.connection.is_empty());
     Seen {
         requests,
         said,
-        window: window + i64::from(unsaid),
+        window: window + unsaid,
         failure,
     }
 }
@@ -52,7 +49,8 @@ fn said() -> impl Strategy<Value = Vec<u8>> {
         ]
     };
     let flags = || prop_oneof![Just(0_u8), Just(flag::END_STREAM)];
-    let content = || prop::collection::vec(any::<u8>(), 0..1_000);
+    let length = || prop_oneof![4 => 0..1_000_usize, 1 => 0..16_000_usize];
+    let content = || (any::<u8>(), length()).prop_map(|(byte, length)| vec![byte; length]);
     prop_oneof![
         4 => (stream(), block(), flags())
             .prop_map(|(id, block, end)| frame(kind::HEADERS, flag::END_HEADERS | end, id, &block)),
@@ -107,5 +105,39 @@ proptest! {
             }
         }
         check(&bytes, &cuts)?;
+    }
+}
+
+/// What is out of the way before a frame has ended is said at its end.
+#[test]
+fn windows_are_opened_alike_however_data_is_cut() {
+    let padded = |stream| {
+        let payload = [&[255][..], &[0; 9_000 + 255]].concat();
+        frame(kind::DATA, flag::PADDED, stream, &payload)
+    };
+    let short = [POST, &field("content-length", "9999")].concat();
+    let stray = [
+        headers(1),
+        reset(1, Reason::CANCEL),
+        data(1, &[0; 9_999]).repeat(9),
+    ];
+    let empty = frame(
+        kind::DATA,
+        flag::PADDED,
+        1,
+        &[[255].as_slice(), &[0; 255]].concat(),
+    );
+    let padding = [headers(1), empty.repeat(150)];
+    let long = [
+        frame(kind::HEADERS, flag::END_HEADERS, 1, &short),
+        [data(1, &[0; 9_000]), data(1, &[0; 9_000])].concat(),
+        [headers(3), padded(3), padded(3), padded(1)].concat(),
+        padded(1).repeat(3),
+    ];
+    for said in [stray.concat(), padding.concat(), long.concat()] {
+        for step in [10, 777, 5_000] {
+            let cuts: Vec<_> = (0..said.len()).step_by(step).collect();
+            check(&said, &cuts).unwrap();
+        }
     }
 }

@@ -114,15 +114,22 @@ fn headers_are_on_streams_of_clients_and_have_their_fields() {
         check_failure(Reason::PROTOCOL_ERROR, &[headers(stream)]);
     }
     for (flags, payload) in [
-        (flag::PADDED, &[][..]),
-        (flag::PADDED, &[1]),
+        (flag::PADDED, &[1][..]),
         (flag::PADDED, &[4, 0x83, 0x86, 0x84]),
-        (flag::PRIORITY, &[0, 0, 0, 3]),
         (flag::PRIORITY, &[0x80, 0, 0, 1, 0]),
         (flag::PRIORITY | flag::PADDED, &[1, 0, 0, 0, 3, 0]),
     ] {
         let said = frame(kind::HEADERS, flag::END_HEADERS | flags, 1, payload);
         check_failure(Reason::PROTOCOL_ERROR, &[said]);
+    }
+    // No room for what the flags say is there (section 4.2).
+    for (flags, payload) in [
+        (flag::PADDED, &[][..]),
+        (flag::PRIORITY, &[0, 0, 0, 3]),
+        (flag::PRIORITY | flag::PADDED, &[0, 0, 0, 0, 3]),
+    ] {
+        let said = frame(kind::HEADERS, flag::END_HEADERS | flags, 1, payload);
+        check_failure(Reason::FRAME_SIZE_ERROR, &[said]);
     }
 }
 
@@ -155,6 +162,29 @@ fn nobody_speaks_of_streams_that_were_never_opened() {
             let update = window_update(stream, 1);
             check_failure(Reason::PROTOCOL_ERROR, &[headers(3), update]);
         }
+    }
+}
+
+/// Streams that were left out are closed, and none of them may be opened any more (section 5.1.1).
+#[test]
+fn streams_that_were_left_out_do_not_begin() {
+    check_failure(Reason::PROTOCOL_ERROR, &[headers(3), headers(1)]);
+    check_failure(Reason::PROTOCOL_ERROR, &[headers(9), last_headers(7)]);
+    let gaps = |count: u32| -> Vec<Vec<u8>> {
+        (1..=count)
+            .flat_map(|at| [headers(4 * at + 1), reset(4 * at + 1, Reason::CANCEL)])
+            .collect()
+    };
+    let then = |count, stream| [gaps(count), vec![trailers(stream)]].concat();
+    for stream in [1, 3, 7, 11, 15] {
+        check_failure(Reason::PROTOCOL_ERROR, &then(4, stream));
+    }
+    // What was left out before four others is no longer known, and nobody is accused.
+    check_ignored(&then(5, 3));
+    check_failure(Reason::PROTOCOL_ERROR, &then(5, 7));
+    // Those that were opened may have trailers on their way, however many came after them.
+    for stream in (5..=4 * 9 + 1).step_by(4) {
+        check_ignored(&then(9, stream));
     }
 }
 
@@ -298,6 +328,7 @@ fn a_request_that_has_ended_does_not_go_on() {
         &[headers(1), last_data(1, b""), last_data(1, b"")],
     );
     check_fault(1, closed, &[last_headers(1), last_headers(1)]);
+    check_fault(1, closed, &[last_headers(1), trailers(1)]);
     check_fault(1, Reason::PROTOCOL_ERROR, &[headers(1), headers(1)]);
 }
 
@@ -312,7 +343,15 @@ fn priorities_are_read_and_nothing_is_made_of_them() {
     let short = priority(1, &[0; 4]);
     check_fault(1, Reason::FRAME_SIZE_ERROR, &[headers(1), short]);
     let of_itself = priority(1, &[0x80, 0, 0, 1, 9]);
-    check_fault(1, Reason::PROTOCOL_ERROR, &[headers(1), of_itself]);
+    check_fault(1, Reason::PROTOCOL_ERROR, &[headers(1), of_itself.clone()]);
+    // There is no stream that could be reset.
+    for size in [0, 4, 6] {
+        let wrong = priority(3, &vec![0; size]);
+        check_failure(Reason::FRAME_SIZE_ERROR, from_ref(&wrong));
+        let said = [headers(3), reset(3, Reason::CANCEL), wrong];
+        check_failure(Reason::FRAME_SIZE_ERROR, &said);
+    }
+    check_failure(Reason::PROTOCOL_ERROR, &[of_itself]);
 }
 
 #[test]
@@ -332,6 +371,7 @@ fn what_comes_for_a_stream_that_is_over_is_ignored() {
         window_update(1, 5),
         window_update(1, 0),
         last_headers(1),
+        trailers(1),
         reset(1, Reason::CANCEL),
     ];
     peer.say(&late.concat());
@@ -355,6 +395,7 @@ fn frames_that_ask_for_nothing_are_few() {
         (false, data(flag::PADDED, &[3, 0, 0, 0])),
         (true, data(flag::END_STREAM, b"")),
         (true, last_headers(1)),
+        (true, trailers(1)),
         (true, reset(1, Reason::CANCEL)),
     ] {
         let mut peer = Peer::new();

@@ -31,7 +31,7 @@ fn readers_are_woken_by_what_comes_and_by_the_end() {
     let words: [&[Vec<u8>]; 4] = [
         &[data(1, b"hello")],
         &[last_data(1, b"")],
-        &[last_headers(1)],
+        &[super::trailers(1)],
         &[reset(1, Reason::CANCEL)],
     ];
     for said in words {
@@ -80,6 +80,37 @@ fn trailers_end_a_body_and_nobody_wants_to_know_them() {
 }
 
 #[test]
+fn trailers_are_fields_as_heads_have_them_but_for_what_is_asked() {
+    let flags = flag::END_HEADERS | flag::END_STREAM;
+    for (name, value, is_malformed) in [
+        ("te", "trailers", false),
+        ("te", "gzip", true),
+        (":path", "/", true),
+        (":status", "200", true),
+        (":x", "y", true),
+        ("X", "y", true),
+        ("x", "a\nb", true),
+        ("connection", "close", true),
+        ("transfer-encoding", "chunked", true),
+    ] {
+        let block = [field("a", "b"), field(name, value), field("c", "d")].concat();
+        let mut peer = Peer::new();
+        let (inbound, outbound) = peer.begin(&headers(1));
+        peer.say(&[data(1, b"hello"), frame(kind::HEADERS, flags, 1, &block)].concat());
+        let fault = Broken::Reset(Reason::PROTOCOL_ERROR);
+        if is_malformed {
+            check_frames(&peer.hear(), &[reset(1, Reason::PROTOCOL_ERROR)]);
+            assert_eq!(read(&inbound), (vec![], Some(Err(fault))));
+        } else {
+            assert_eq!(peer.hear(), []);
+            assert_eq!(read(&inbound), (b"hello".to_vec(), Some(Ok(()))));
+        }
+        drop((inbound, outbound));
+        check_empty(&peer);
+    }
+}
+
+#[test]
 fn what_came_before_the_peer_s_reset_is_read_before_it() {
     let mut peer = Peer::new();
     let (inbound, mut outbound) = peer.begin(&headers(1));
@@ -123,10 +154,10 @@ fn a_body_is_as_long_as_it_was_said_to_be() {
     let fault = Err(Broken::Reset(Reason::PROTOCOL_ERROR));
     for (said, body, ended) in [
         (vec![last_data(1, b"hello")], "hello", Ok(())),
-        (vec![data(1, b"hello"), last_headers(1)], "hello", Ok(())),
+        (vec![data(1, b"hello"), super::trailers(1)], "hello", Ok(())),
         (vec![data(1, b"hel"), last_data(1, b"lo")], "hello", Ok(())),
         (vec![last_data(1, b"hell")], "", fault),
-        (vec![data(1, b"hell"), last_headers(1)], "", fault),
+        (vec![data(1, b"hell"), super::trailers(1)], "", fault),
         (vec![data(1, b"hello!")], "", fault),
         (vec![data(1, b"hello"), last_data(1, b"!")], "", fault),
     ] {

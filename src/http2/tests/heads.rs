@@ -153,6 +153,11 @@ fn what_is_no_request_is_reset() {
     check_malformed(&late);
     let empty_path = [&POST[..2], &field(":path", "")].concat();
     check_malformed(&empty_path);
+    for path in ["x", "?x", "x/y"] {
+        check_malformed(&[&POST[..2], &field(":path", path)].concat());
+    }
+    let with_user = [POST, &field(":authority", "user@a")].concat();
+    check_malformed(&with_user);
     let bad_authority = [POST, &field(":authority", "a b")].concat();
     check_malformed(&bad_authority);
 }

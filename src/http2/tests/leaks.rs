@@ -109,7 +109,8 @@ impl Held {
             Op::Data { at, bytes, is_last } => {
                 frame(kind::DATA, is_last.into(), id(at), &vec![0; bytes.into()])
             }
-            Op::Trailers { at, is_last } => head(id(at), is_last),
+            Op::Trailers { at, is_last: true } => trailers(id(at)),
+            Op::Trailers { at, is_last: false } => headers(id(at)),
             Op::PeerReset(at) => reset(id(at), Reason::CANCEL),
             Op::Window(bytes) => window_update(0, bytes.into()),
             Op::InitialWindow(bytes) => settings(&[(INITIAL_WINDOW_SIZE, bytes.into())]),

@@ -143,6 +143,40 @@ fn a_ping_is_answered_with_what_it_says() {
 }
 
 #[test]
+fn all_that_wait_for_an_answer_are_told() {
+    let mut peer = Peer::new();
+    let connection = peer.connection.clone();
+    let [first, second] = [(); 2].map(|()| Arc::new(Woken::default()));
+    let wakers = [&first, &second].map(|woken| Waker::from(Arc::clone(woken)));
+    let mut pings = [(); 2].map(|()| Box::pin(connection.ping()));
+    let mut poll = |at: usize| {
+        let mut cx = Context::from_waker(&wakers[at]);
+        pings[at].as_mut().poll(&mut cx)
+    };
+    assert!(poll(0).is_pending() && poll(1).is_pending());
+    let said = peer.hear();
+    let pong = |at: usize| frame(kind::PING, flag::ACK, 0, &said[at].payload);
+    peer.say(&frame(kind::PING, flag::ACK, 0, &[0xff; 8]));
+    peer.say(&frame(kind::PING, flag::ACK, 0, &[0; 8]));
+    assert!(poll(0).is_pending() && poll(1).is_pending(), "nobody asked");
+    peer.say(&pong(0));
+    assert!(first.take());
+    assert!(poll(0).is_ready());
+    assert!(poll(1).is_pending());
+    second.take();
+    peer.say(&pong(1));
+    assert!(second.take());
+    assert!(poll(1).is_ready());
+    // An answer to a later one tells as much.
+    let mut earlier = Box::pin(connection.ping());
+    assert!(poll_once(earlier.as_mut()).is_pending());
+    assert!(poll_once(connection.ping()).is_pending());
+    let later = peer.hear().pop().unwrap().payload;
+    peer.say(&frame(kind::PING, flag::ACK, 0, &later));
+    assert!(poll_once(earlier).is_ready());
+}
+
+#[test]
 fn a_ping_of_ours_is_over_once_it_is_answered_or_the_connection_is_over() {
     let ends: [fn(&mut Peer); 3] = [
         |peer| {

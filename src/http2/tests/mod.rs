@@ -81,10 +81,16 @@ fn headers(stream: u32) -> Vec<u8> {
     frame(kind::HEADERS, flag::END_HEADERS, stream, POST)
 }
 
-/// All of a request, or the end of one.
+/// All of a request.
 fn last_headers(stream: u32) -> Vec<u8> {
     let flags = flag::END_HEADERS | flag::END_STREAM;
     frame(kind::HEADERS, flags, stream, POST)
+}
+
+/// The end of a request.
+fn trailers(stream: u32) -> Vec<u8> {
+    let flags = flag::END_HEADERS | flag::END_STREAM;
+    frame(kind::HEADERS, flags, stream, &field("x", "y"))
 }
 
 fn data(stream: u32, content: &[u8]) -> Vec<u8> {
