@@ -130,6 +130,7 @@ impl State {
         self.skipped.open(self.last_stream, id);
         self.last_stream = id;
         if id > self.last_served {
+            self.expect_strays();
             return Ok(());
         }
         if self.open >= self.config.streams_max {
@@ -158,6 +159,7 @@ impl State {
         frame::put(&mut self.out, kind::HEADERS, flags, id, &block);
         if !is_last {
             frame::put_reset(&mut self.out, id, Reason::NO_ERROR);
+            self.expect_strays();
         }
         Ok(())
     }

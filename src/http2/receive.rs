@@ -190,10 +190,14 @@ impl State {
             } else {
                 is_stray = false;
             }
-        }
-        let is_moot = is_stray || !is_last;
-        if head.length < DATA_BYTES_MIN && is_moot {
-            self.charge()?;
+        } else {
+            self.stray_bytes_max -= length;
+            if self.stray_bytes_max < 0 {
+                return Err(Failure::because(
+                    Reason::STREAM_CLOSED,
+                    "more for streams that are over than their windows had left",
+                ));
+            }
         }
         let has_padding = head.has(flag::PADDED);
         if has_padding && head.length == 0 {
@@ -220,9 +224,13 @@ impl State {
         Ok(())
     }
 
-    /// Counts all the content that a frame has, once that is known, towards what was said to come.
+    /// Counts all the content that a frame has, once that is known, towards what was said to come; and the
+    /// frame, where that is nothing that would move anything on.
     fn count_content(&mut self, data: Data) -> Result<(), Failure> {
         let content = data.left - data.padding.unwrap_or_default();
+        if content < DATA_BYTES_MIN && (data.is_stray || !data.is_last) {
+            self.charge()?;
+        }
         let stream = self.streams.get_mut(&data.stream);
         let stream = stream.filter(|stream| wants(stream, data));
         if let Some(left) = stream.and_then(|stream| stream.body_left.as_mut()) {

@@ -43,6 +43,9 @@ pub(super) struct State {
     pub(super) receive_window: i64,
     pub(super) unsaid: i64,
     pub(super) send_window: i64,
+    /// What the peer may still have on its way for streams that we have ended before it did: what their windows
+    /// had left.
+    pub(super) stray_bytes_max: i64,
     /// Streams that wait for the connection's window or for what was written to leave, by their turns.
     pub(super) waiting: BTreeMap<u64, u32>,
     /// The turn of the next one that has to wait.
@@ -116,6 +119,7 @@ impl State {
             receive_window: WINDOW_DEFAULT,
             unsaid: i64::from(config.connection_window_bytes) - WINDOW_DEFAULT,
             send_window: WINDOW_DEFAULT,
+            stray_bytes_max: 0,
             waiting: BTreeMap::new(),
             next_turn: 0,
             allowance: Allowance::new(),
@@ -163,6 +167,9 @@ impl State {
         }
         stream.reset = Some(reason);
         stream.is_open = false;
+        if is_ours && !stream.has_ended {
+            self.stray_bytes_max += stream.receive_window.max(0);
+        }
         self.open -= 1;
         self.leave_queue(id);
         if is_ours {
@@ -327,7 +334,13 @@ impl State {
             self.reset(id, reason, true);
         } else {
             put_reset(&mut self.out, id, reason);
+            self.expect_strays();
         }
         Ok(())
+    }
+
+    /// The peer may have begun to send what comes after a request that was not taken.
+    pub(super) fn expect_strays(&mut self) {
+        self.stray_bytes_max += i64::from(self.config.stream_window_bytes);
     }
 }

@@ -14,7 +14,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Duration,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -28,6 +27,7 @@ use super::{
     config,
     connection::{BoxFuture, Conduct, Context},
     outbox::{self, Outgoing},
+    turn::{self, Turn},
 };
 use crate::{
     broker::Held,
@@ -42,9 +42,6 @@ const READ_BYTES: usize = 64 * 1024;
 const UNSENT_BYTES_MAX: usize = 2 * outbox::GATHERED_BYTES_MAX;
 /// How often a connection reads before others have their turn.
 const READS_MAX: usize = 16;
-/// How long a connection goes on with calls that come to their end before others have their turn. A call that
-/// does not end has its own bounds.
-const TURN_MAX: Duration = Duration::from_millis(2);
 /// What waits in a connection's streams up to here is in the account of each stream.
 const INBOUND_BYTES_COUNTED_MIN: usize = 4 * 1024;
 
@@ -105,33 +102,6 @@ enum Task {
     Keeper(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
-/// A connection's turn on its thread.
-#[derive(Default)]
-struct Turn {
-    /// When the first call has come to its end in it.
-    since: Option<std::time::Instant>,
-    is_last: bool,
-    is_over: bool,
-}
-
-impl Turn {
-    /// One that lasts as long as there is something to do.
-    fn last() -> Self {
-        Self {
-            is_last: true,
-            ..Self::default()
-        }
-    }
-
-    /// A call has come to its end.
-    fn count(&mut self) {
-        if !self.is_last {
-            let since = self.since.get_or_insert_with(std::time::Instant::now);
-            self.is_over = since.elapsed() >= TURN_MAX;
-        }
-    }
-}
-
 impl Future for Task {
     /// Whether the connection is over with it.
     type Output = bool;
@@ -188,7 +158,7 @@ where
                 let is_end = !received?;
                 if is_end {
                     // What came before the end is for somebody.
-                    self.serve_tasks(cx, &mut Turn::last());
+                    self.serve_tasks(cx, &mut Turn::endless());
                     return Poll::Ready(Err(Error::Left));
                 }
                 continue;
@@ -202,9 +172,8 @@ where
                 continue;
             }
             if reads >= READS_MAX || turn.is_over {
-                // There may be more to read or to do, which nobody else would say. A wake at once would be before
-                // others' sockets are looked at, dozens of times.
-                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                // There may be more to read or to do, which nobody else would say.
+                turn::come_back(cx);
             }
             return Poll::Pending;
         }

@@ -20,6 +20,7 @@ mod sniff;
 mod socket;
 mod tls;
 mod transport;
+mod turn;
 mod warning;
 mod workers;
 

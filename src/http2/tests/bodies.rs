@@ -122,10 +122,15 @@ fn what_nobody_reads_is_given_back_to_the_connection() {
     peer.hear();
     assert_eq!(peer.connection.window(), (65_000, 5_000));
     peer.say(&data(3, &[0; 10_000]));
-    for _ in 0..100 {
-        peer.say(&data(1, &[0; 10_000]));
+    for stream in (5..105).step_by(2) {
+        drop(peer.begin(&headers(stream)));
+        // All that its window lets out.
+        peer.say(&data(stream, &[0; 10_000]));
+        peer.say(&data(stream, &[0; 10_000]));
     }
-    let opened = opened(&peer.hear());
+    let mut heard = peer.hear();
+    heard.retain(|frame| frame.kind != kind::RST_STREAM);
+    let opened = opened(&heard);
     assert_eq!(opened.keys().copied().collect::<Vec<_>>(), [0]);
     let (window, unsaid) = peer.connection.window();
     assert_eq!(window + unsaid, i64::from(CONNECTION_WINDOW));
@@ -373,4 +378,33 @@ proptest! {
         let (window, unsaid) = connection.window();
         prop_assert_eq!(window + unsaid, i64::from(CONNECTION_WINDOW));
     }
+}
+
+#[test]
+fn data_for_streams_that_are_over_comes_as_far_as_their_windows_went() {
+    let mut peer = Peer::new();
+    // One that was read a little of, one that was refused, and one that the peer has ended itself.
+    let (inbound, outbound) = peer.begin(&[headers(1), data(1, &[0; 1_000])].concat());
+    drop((inbound, outbound));
+    peer.say(&frame(kind::HEADERS, flag::END_HEADERS, 3, &[0x82]));
+    let (inbound, outbound) = peer.begin(&last_headers(5));
+    drop((inbound, outbound));
+    let left = 2 * STREAM_WINDOW as usize - 1_000;
+    let mut sent = 0;
+    for piece in [5_000; 7].into_iter().chain([left - 35_000]) {
+        peer.say(&data([1, 3][sent % 2], &vec![0; piece]));
+        sent += piece;
+    }
+    assert_eq!(sent, left);
+    let failure = peer.try_say(&data(1, b"x")).unwrap_err();
+    assert_eq!(failure.reason, Reason::STREAM_CLOSED);
+}
+
+#[test]
+fn padding_moves_nothing_on() {
+    let padded = |stream| frame(kind::DATA, flag::PADDED, stream, &[100; 101]);
+    let mut peer = Peer::new();
+    let _request = peer.begin(&headers(1));
+    let flood = (0..10_000).find_map(|_| peer.try_say(&padded(1)).err());
+    assert!(flood.expect("it ends at some time").is_flood());
 }

@@ -53,22 +53,23 @@ async fn a_half_closed_stream_says_no_more() {
     .await;
 }
 
-/// All of them may have been on their way: they are read, and nothing comes of them (section 5.1, closed).
+/// What may have been on its way is read, and nothing comes of it; DATA cannot have been, where its peer had ended the
+/// stream itself (section 5.1, closed).
 #[tokio::test]
-async fn what_comes_for_a_closed_stream_is_read_and_ignored() {
+async fn what_comes_for_a_closed_stream_is_ignored_if_it_was_on_its_way() {
     let resets = || vec![open(), reset(1, CANCEL)];
     let answered = || vec![headers(WHOLE, 1, &get()), HearEnd(1)];
     let refers = &[METHOD_GET, SCHEME_HTTP, 0xbe];
     // The broker is the one who resets: a second head is malformed.
     let refused = || vec![publish(1), headers(END_HEADERS, 1, &get())];
     check(cases! {
-        "5.1" "DATA after its peer's reset": then(resets(), [data(0, 1, b"x")]) => Pass;
+        "5.1" "DATA after its peer's reset": then(resets(), [data(0, 1, b"x")]) => End(STREAM_CLOSED);
         "5.1" "headers after its peer's reset": then(resets(), [headers(WHOLE, 1, &get())]) => Pass;
         "5.1" "a window after its peer's reset": then(resets(), [window_update(1, 1)]) => Pass;
         "5.1" "a reset after its peer's reset": then(resets(), [reset(1, CANCEL)]) => Pass;
         "5.1" "a continuation after its peer's reset":
             then(resets(), [continuation(END_HEADERS, 1, &[])]) => End(PROTOCOL_ERROR);
-        "5.1" "DATA after its end": then(answered(), [data(0, 1, b"x")]) => Pass;
+        "5.1" "DATA after its end": then(answered(), [data(0, 1, b"x")]) => End(STREAM_CLOSED);
         "5.1" "headers after its end": then(answered(), [headers(WHOLE, 1, &get())]) => Pass;
         "5.1" "a window after its end": then(answered(), [window_update(1, 1)]) => Pass;
         "5.1" "a reset after its end": then(answered(), [reset(1, CANCEL)]) => Pass;
