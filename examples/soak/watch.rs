@@ -1,6 +1,10 @@
 //! What is seen of the broker as time goes by, and whether it is as it should be.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -12,6 +16,9 @@ const GROWTH_MAX_KIB_PER_HOUR: f64 = 1_024.0;
 const JUDGED_FROM: Duration = Duration::from_secs(20 * 60);
 /// How often a line is printed, in looks.
 const LINE_EVERY: usize = 12;
+
+/// What was seen, and whether it is as it should be.
+type Check = (String, bool);
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -109,11 +116,43 @@ impl Watch {
 
     /// Prints what was seen; whether all is as it should be.
     pub(crate) fn report(&self, seen: &Seen) -> bool {
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let end = |name| figure(&self.end, name);
-        let growth = self.growth_kib_per_hour();
-        let judged = self.started.elapsed() >= JUDGED_FROM;
-        let checks = [
+        println!(
+            "published {}, delivered {}, missed {}; guests received {} and were told of {}",
+            end("published_messages_total"),
+            end("delivered_messages_total"),
+            end("missed_messages_total"),
+            load(&seen.received),
+            load(&seen.missed),
+        );
+        let checks = self.accounts(seen).into_iter().chain(self.leftovers());
+        let checks: Vec<Check> = checks.chain([self.memory()]).collect();
+        for (what, holds) in &checks {
+            println!("{}  {what}", if *holds { "ok    " } else { "FAILED" });
+        }
+        if self.started.elapsed() < JUDGED_FROM {
+            println!("        (memory is judged in a run of 20 minutes or more)");
+        }
+        checks.iter().all(|(_, holds)| *holds)
+    }
+
+    fn accounts(&self, seen: &Seen) -> [Check; 5] {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let off_by = difference(&self.end);
+        let none = |what: &str, counter| {
+            let count = load(counter);
+            (format!("{what}: {count}"), count == 0)
+        };
+        let refused = (
+            format!(
+                "guests refused: {} of {}",
+                load(&seen.refused),
+                load(&seen.guests)
+            ),
+            load(&seen.refused) == 0,
+        );
+        [
             (
                 format!(
                     "accounts out of balance at {} of {} looks",
@@ -121,35 +160,29 @@ impl Watch {
                 ),
                 self.unbalanced == 0 && self.looks > 0,
             ),
-            (
-                format!("accounts at the end: off by {}", difference(&self.end)),
-                difference(&self.end) == 0,
-            ),
-            (
-                format!("messages out of order: {}", load(&seen.out_of_order)),
-                load(&seen.out_of_order) == 0,
-            ),
-            (
-                format!("publishers that failed: {}", load(&seen.publishers_failed)),
-                load(&seen.publishers_failed) == 0,
-            ),
-            (
-                format!(
-                    "guests refused: {} of {}",
-                    load(&seen.refused),
-                    load(&seen.guests)
-                ),
-                load(&seen.refused) == 0,
-            ),
+            (format!("accounts at the end: off by {off_by}"), off_by == 0),
+            none("messages out of order", &seen.out_of_order),
+            none("publishers that failed", &seen.publishers_failed),
+            refused,
+        ]
+    }
+
+    fn leftovers(&self) -> [Check; 3] {
+        let end = |name| figure(&self.end, name);
+        let [subscriptions, streams, messages, bytes] = [
+            "subscriptions",
+            "streams",
+            "buffered_messages",
+            "buffered_bytes",
+        ]
+        .map(end);
+        [
             (
                 format!(
-                    "left at the end: {} subscriptions, {} streams, {} messages, {} bytes in mailboxes",
-                    end("subscriptions"),
-                    end("streams"),
-                    end("buffered_messages"),
-                    end("buffered_bytes"),
+                    "left at the end: {subscriptions} subscriptions, {streams} streams, {messages} messages, \
+                     {bytes} bytes in mailboxes"
                 ),
-                end("subscriptions") + end("streams") + end("buffered_bytes") == 0,
+                subscriptions + streams + bytes == 0,
             ),
             (
                 format!(
@@ -166,30 +199,23 @@ impl Watch {
                 ),
                 (1..=self.baseline_tasks).contains(&end("tasks")),
             ),
-            (
-                format!("memory after the first third: {growth:+.0} KiB an hour"),
-                !judged || growth < GROWTH_MAX_KIB_PER_HOUR,
-            ),
-        ];
-        println!(
-            "published {}, delivered {}, missed {}; guests received {} and were told of {}",
-            end("published_messages_total"),
-            end("delivered_messages_total"),
-            end("missed_messages_total"),
-            load(&seen.received),
-            load(&seen.missed),
-        );
-        for (what, holds) in &checks {
-            println!("{}  {what}", if *holds { "ok    " } else { "FAILED" });
-        }
-        if !judged {
-            println!("        (memory is judged in a run of 20 minutes or more)");
-        }
-        checks.iter().all(|(_, holds)| *holds)
+        ]
     }
 
-    /// The slope of a line through the samples after the first third, by least squares.
-    fn growth_kib_per_hour(&self) -> f64 {
+    fn memory(&self) -> Check {
+        let is_judged = self.started.elapsed() >= JUDGED_FROM;
+        let (growth, error) = self.growth_kib_per_hour();
+        (
+            format!(
+                "memory after the first third: {growth:+.0} KiB an hour, give or take {error:.0}"
+            ),
+            !is_judged || growth < GROWTH_MAX_KIB_PER_HOUR,
+        )
+    }
+
+    /// The slope of a line through the samples after the first third, by least squares, and its standard error.
+    /// That takes the samples for independent of each other, which they are not quite.
+    fn growth_kib_per_hour(&self) -> (f64, f64) {
         let from = self
             .samples
             .last()
@@ -203,11 +229,17 @@ impl Watch {
         let count = late.len() as f64;
         let mean = |of: fn(&(f64, f64)) -> f64| late.iter().map(of).sum::<f64>() / count;
         let (mean_at, mean_rss) = (mean(|(at, _)| *at), mean(|(_, rss)| *rss));
-        let spread: f64 = late.iter().map(|(at, _)| (at - mean_at).powi(2)).sum();
-        let common: f64 = late
-            .iter()
-            .map(|(at, rss)| (at - mean_at) * (rss - mean_rss))
-            .sum();
-        if spread > 0.0 { common / spread } else { 0.0 }
+        let sum = |of: &dyn Fn(f64, f64) -> f64| -> f64 {
+            late.iter()
+                .map(|(at, rss)| of(at - mean_at, rss - mean_rss))
+                .sum()
+        };
+        let spread = sum(&|at, _| at * at);
+        if spread == 0.0 || count < 3.0 {
+            return (0.0, 0.0);
+        }
+        let slope = sum(&|at, rss| at * rss) / spread;
+        let rest = sum(&|at, rss| (rss - slope * at).powi(2));
+        (slope, (rest / (count - 2.0) / spread).sqrt())
     }
 }

@@ -41,10 +41,16 @@ pub(super) struct Context {
     pub(super) drain: CancellationToken,
     /// Let go of everything.
     pub(super) close: CancellationToken,
-    /// Of connections that were closed for a flood of frames.
+    pub(super) warnings: Warnings,
+}
+
+/// Of connections that were closed.
+#[derive(Debug, Default)]
+pub(super) struct Warnings {
+    /// For a flood of frames.
     pub(super) floods: Warning,
-    /// Of those that were closed since memory was used up.
-    pub(super) out_of_memory: Warning,
+    /// Since memory was used up.
+    pub(super) memory: Warning,
 }
 
 /// Serves the connection to its end, and keeps what it holds until then.

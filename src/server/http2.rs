@@ -275,7 +275,7 @@ where
                             "closed connections that sent too many control frames"
                         );
                     };
-                    context.floods.warn(warn);
+                    context.warnings.floods.warn(warn);
                 }
             }
             Err(Error::Memory) => {
@@ -286,7 +286,7 @@ where
                         "closed connections that sent much at once: memory is used up"
                     );
                 };
-                context.out_of_memory.warn(warn);
+                context.warnings.memory.warn(warn);
                 connection.fail(Reason::ENHANCE_YOUR_CALM);
             }
             Err(Error::Left) => {}

@@ -42,9 +42,8 @@ pub use self::{
     tls::{NamesError, TLS_CHECK_INTERVAL, TlsConfig, TlsError},
 };
 use self::{
-    connection::Context,
+    connection::{Context, Warnings},
     tls::{Tls, Watch},
-    warning::Warning,
     workers::Workers,
 };
 #[cfg(any(test, feature = "fuzzing"))]
@@ -205,18 +204,8 @@ impl Server {
         if let Some(tls) = &tls {
             tls.register(&mut metrics);
         }
-        let auth_reloads = Reloads::default();
-        if auth.is_some() {
-            let help = "Changes of the auth file or of what it names, taken into force or refused";
-            metrics.register(|registry| auth_reloads.register(registry, "auth_reloads", help));
-        }
-        let metrics = Arc::new(metrics);
-        let access = auth.map(|(file, policy)| {
-            let guesses = Guesses::new(config.guesses_max, config.guess_interval);
-            let metrics = Arc::clone(&metrics);
-            Arc::new(Access::new(file, policy, guesses, metrics, auth_reloads))
-        });
-        let (drain, close) = (CancellationToken::new(), CancellationToken::new());
+        let (access, metrics) = guard(auth, &config, metrics);
+        let drain = CancellationToken::new();
         let pubsub = Arc::new(routes::pubsub(
             broker.clone(),
             &config,
@@ -230,11 +219,10 @@ impl Server {
             router,
             metrics,
             drain,
-            close,
+            close: CancellationToken::new(),
             config,
             tls,
-            floods: Warning::default(),
-            out_of_memory: Warning::default(),
+            warnings: Warnings::default(),
         });
         let connections = TaskTracker::new();
         let serving = async {
@@ -258,6 +246,24 @@ impl Server {
         drop(listener);
         finish(&broker, &context, &connections).await;
     }
+}
+
+/// What asks for rights, if an auth file says which, and the metrics, to which its own belong.
+fn guard(
+    auth: Option<(AuthFile, Policy)>,
+    config: &ServerConfig,
+    mut metrics: Metrics,
+) -> (Option<Arc<Access>>, Arc<Metrics>) {
+    let Some((file, policy)) = auth else {
+        return (None, Arc::new(metrics));
+    };
+    let reloads = Reloads::default();
+    let help = "Changes of the auth file or of what it names, taken into force or refused";
+    metrics.register(|registry| reloads.register(registry, "auth_reloads", help));
+    let metrics = Arc::new(metrics);
+    let guesses = Guesses::new(config.guesses_max, config.guess_interval);
+    let access = Access::new(file, policy, guesses, Arc::clone(&metrics), reloads);
+    (Some(Arc::new(access)), metrics)
 }
 
 async fn keep_current(access: Option<Arc<Access>>) {
