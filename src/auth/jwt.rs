@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::{
     file::{AuthError, JwtText, ReadNamed},
-    identity::{Identity, ROLES_MAX, RoleName},
+    identity::{Identity, RoleName},
     jwt_key::JwtKey,
     policy::Unproven,
     ring_provider,
@@ -120,12 +120,20 @@ impl JwtPolicy {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(invalid("the JWT is of another issuer"));
         }
-        let identity = self
-            .identity(&claims)
+        let mut identity = identity(&claims)
             .ok_or_else(|| invalid("the JWT's sub or exp is nothing that can be used"))?;
-        if identity.expires_at.is_some_and(|at| at <= SystemTime::now()) {
+        if identity
+            .expires_at
+            .is_some_and(|at| at <= SystemTime::now())
+        {
             return Err(Unproven::Expired);
         }
+        let named = self.roles_claim.as_ref().and_then(|name| claims.get(name));
+        let names =
+            role_names(named).ok_or_else(|| invalid("the JWT's roles are no list of names"))?;
+        // What is no name is none of the auth file's.
+        let roles: BTreeSet<RoleName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        identity.roles = roles.into_iter().collect();
         Ok(identity)
     }
 
@@ -137,25 +145,26 @@ impl JwtPolicy {
             (keys, id) => keys.iter().find(|key| key.id.as_deref() == id),
         }
     }
+}
 
-    fn identity(&self, claims: &Map<String, Value>) -> Option<Identity> {
-        let expires_after = claims.get("exp")?.as_f64()?;
-        let expires_after = Duration::try_from_secs_f64(expires_after.floor()).ok()?;
-        let roles = self.roles_claim.as_ref().and_then(|name| claims.get(name));
-        let roles: BTreeSet<RoleName> = match roles {
-            Some(Value::String(one)) => one.parse().into_iter().collect(),
-            Some(Value::Array(many)) => many
-                .iter()
-                .take(ROLES_MAX)
-                .filter_map(|role| role.as_str()?.parse().ok())
-                .collect(),
-            _ => BTreeSet::new(),
-        };
-        Some(Identity {
-            user: claims.get("sub")?.as_str()?.parse().ok()?,
-            roles: roles.into_iter().collect(),
-            expires_at: Some(SystemTime::UNIX_EPOCH.checked_add(expires_after)?),
-        })
+fn identity(claims: &Map<String, Value>) -> Option<Identity> {
+    let expires_after = claims.get("exp")?.as_f64()?;
+    let expires_after = Duration::try_from_secs_f64(expires_after.floor()).ok()?;
+    Some(Identity {
+        user: claims.get("sub")?.as_str()?.parse().ok()?,
+        roles: Vec::new(),
+        expires_at: Some(SystemTime::UNIX_EPOCH.checked_add(expires_after)?),
+    })
+}
+
+/// The names in a list, or in a text with blanks between them, as in OAuth's `scope`; `None` if it is neither. A
+/// role may deny, so that none may be overlooked.
+fn role_names(claim: Option<&Value>) -> Option<Vec<&str>> {
+    match claim {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::String(text)) => Some(text.split_whitespace().collect()),
+        Some(Value::Array(many)) => many.iter().map(Value::as_str).collect(),
+        Some(_) => None,
     }
 }
 

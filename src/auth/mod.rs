@@ -33,7 +33,7 @@ mod token;
 pub use self::{
     file::{AuthError, TOKENS_MAX},
     guesses::{GUESS_INTERVAL, GUESSES_MAX, Guesses, PEERS_MAX},
-    identity::{Identity, NAME_BYTES_MAX, NameError, ROLES_MAX, RoleName, UserName},
+    identity::{Identity, NAME_BYTES_MAX, NameError, RoleName, UserName},
     pattern::{RuleFilter, RuleFilterError},
     policy::{Credentials, Policy, Unproven},
     rules::{Action, Decision, Holder, Right, Rule, Rules},

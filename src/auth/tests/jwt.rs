@@ -46,7 +46,8 @@ fn hs256(header: &Value, claims: &Value) -> String {
 
 fn policy(settings: &str, named: Vec<u8>) -> Result<Policy, String> {
     let text = format!(
-        "[jwt]\nissuer = \"https://issuer.example\"\naudience = \"fanfare\"\nroles_claim = \"groups\"\n{settings}"
+        "[roles.reader]\n[roles.writer]\n[jwt]\nissuer = \"https://issuer.example\"\n\
+         audience = \"fanfare\"\nroles_claim = \"groups\"\n{settings}"
     );
     let parsed = Policy::parse(&text, &|_| Ok(named.clone()));
     parsed.map_err(|error| error.to_string())
@@ -76,7 +77,7 @@ fn check_refused(policy: &Policy, token: &str, expected: &str) {
 #[test]
 fn a_sound_jwt_says_who_calls_with_which_roles_and_for_how_long() {
     let mut claims = claims();
-    claims["groups"] = json!(["reader", "writer", "no role", 7]);
+    claims["groups"] = json!(["reader", "writer"]);
     claims["nbf"] = json!(now());
     let token = hs256(&json!({"alg": "HS256", "kid": "whatever"}), &claims);
     let identity = identify(&with_secret(), &token).unwrap();
@@ -88,6 +89,45 @@ fn a_sound_jwt_says_who_calls_with_which_roles_and_for_how_long() {
         expires_at.unwrap().as_secs(),
         claims["exp"].as_u64().unwrap()
     );
+}
+
+#[test]
+fn of_all_roles_that_a_jwt_names_those_of_the_auth_file_count() {
+    let policy = with_secret();
+    let many = |count: usize| (0..count).map(|at| format!("r{at}"));
+    let late: Vec<String> = many(200).chain(["writer".to_owned()]).collect();
+    for (groups, expected) in [
+        (json!(late), &["writer"][..]),
+        (json!(late.join(" ")), &["writer"]),
+        (
+            json!(["writer", "reader", "writer", "no role", ""]),
+            &["reader", "writer"],
+        ),
+        (json!("  writer\treader "), &["reader", "writer"]),
+        (json!("x"), &[]),
+        (json!(""), &[]),
+        (json!([]), &[]),
+        (Value::Null, &[]),
+    ] {
+        let mut claims = claims();
+        claims["groups"] = groups;
+        let identity = identify(&policy, &hs256(&json!({"alg": "HS256"}), &claims)).unwrap();
+        let roles: Vec<_> = identity.roles.iter().map(|role| role.as_str()).collect();
+        assert_eq!(roles, expected, "{claims}");
+    }
+    for groups in [
+        json!({"writer": true}),
+        json!(7),
+        json!(true),
+        json!(["reader", 7]),
+        json!([["writer"]]),
+        json!([null]),
+    ] {
+        let mut claims = claims();
+        claims["groups"] = groups;
+        let token = hs256(&json!({"alg": "HS256"}), &claims);
+        check_refused(&policy, &token, "the JWT's roles are no list of names");
+    }
 }
 
 #[test]
