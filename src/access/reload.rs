@@ -26,7 +26,7 @@ impl Access {
 
     fn look_at_files(&self) {
         let mut file = self.file.lock();
-        match file.poll() {
+        match file.poll(false) {
             Ok(None) => {}
             Ok(Some(policy)) => {
                 self.replace(policy);

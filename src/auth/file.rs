@@ -4,7 +4,7 @@
 //! wrong place may be a secret, so none is repeated but names and filters.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -246,6 +246,8 @@ impl Policy {
 #[derive(Default)]
 struct Keys {
     tokens: Vec<(TokenHash, UserName)>,
+    /// The same hashes, as text.
+    known: HashSet<String>,
     certificates: HashMap<String, UserName>,
 }
 
@@ -266,7 +268,7 @@ impl Keys {
                     tokens: TOKENS_MAX + 1,
                 });
             }
-            if self.tokens.iter().any(|(known, _)| known.is_same(&hash)) {
+            if !self.known.insert(hash.to_string()) {
                 return Err(AuthError::SharedToken { user: user.clone() });
             }
             self.tokens.push((hash, user.clone()));
