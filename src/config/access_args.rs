@@ -15,8 +15,8 @@ use super::ServeArgs;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub(crate) struct AccessArgs {
-    /// Says who may do what, by a file that is read again whenever it changes; without it, anybody may do
-    /// anything. See the README
+    /// Says who may do what, by a file that is read again whenever it changes, and at once on SIGHUP; without it,
+    /// anybody may do anything. See the README
     #[arg(long, env = "BROKER_AUTH_FILE", value_name = "PATH")]
     pub(crate) auth_file: Option<PathBuf>,
     /// How many wrong credentials in a row are taken from one address

@@ -520,6 +520,28 @@ fn all_commands_speak_tls_and_say_who_they_are() {
     assert!(run(&[&["health"], &known[..]].concat()).status.success());
 }
 
+/// A SIGHUP may be meant for all of a session, or of a host.
+#[test]
+fn a_hangup_ends_no_broker_and_has_the_auth_file_looked_at_at_once() {
+    let (mut open, url) = serve(&[]);
+    open.signal("-HUP");
+    open.log_line("SIGHUP: there are no files to look at");
+    assert!(run(&["health", "-s", &url]).status.success());
+
+    let (folder, _) = guarded("");
+    let auth_file = path_in(&folder, "auth.toml");
+    let (mut guarded, url) = serve(&["--auth-file", &auth_file]);
+    guarded.signal("-HUP");
+    guarded.log_line("the auth file is as it was");
+    std::fs::write(&auth_file, "[users").unwrap();
+    guarded.signal("-HUP");
+    guarded.log_line("the auth file is wrong: what it said before stays in force");
+    std::fs::write(&auth_file, "[users.bob]").unwrap();
+    guarded.signal("-HUP");
+    guarded.log_line("the auth file has changed and is in force");
+    assert!(run(&["health", "-s", &url]).status.success());
+}
+
 #[test]
 fn plaintext_in_the_open_is_refused_with_both_ways_out() {
     // None of these is listened on: that is refused before it is tried.
