@@ -45,19 +45,17 @@ fn wrong(reason: impl Into<String>) -> AuthError {
 impl JwtPolicy {
     pub(super) fn new(text: JwtText, read: ReadNamed<'_>) -> Result<Self, AuthError> {
         ring_provider::install();
-        let parse = |name: &String| {
+        let parse = |(at, name): (usize, &String)| {
             let algorithm = name.parse::<Algorithm>();
+            // It may be a secret in the wrong place.
             algorithm.map_err(|_| {
                 wrong(format!(
-                    "`{name}` is no algorithm: write RS256, ES256 or so"
+                    "algorithms[{at}] is none: write RS256, ES256 or so"
                 ))
             })
         };
-        let algorithms: Vec<_> = text
-            .algorithms
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?;
+        let algorithms = text.algorithms.iter().enumerate().map(parse);
+        let algorithms: Vec<_> = algorithms.collect::<Result<_, _>>()?;
         if text.issuer.is_empty() || text.audience.is_empty() {
             return Err(wrong("issuer and audience must not be empty"));
         }
@@ -169,17 +167,30 @@ fn role_names(claim: Option<&Value>) -> Option<Vec<&str>> {
 }
 
 fn keys(text: &JwtText, read: ReadNamed<'_>) -> Result<Vec<JwtKey>, AuthError> {
-    let read_key = |path: &Path, parse: fn(&[u8]) -> Result<Vec<JwtKey>, String>| {
-        let keys = read(path).and_then(|content| parse(&content));
+    let public = |key, path: &Path, parse: fn(&[u8]) -> Result<Vec<JwtKey>, String>| {
+        let path_shown = path.display();
+        let content = read(path).map_err(|reason| format!("cannot read {path_shown}: {reason}"));
+        let keys = content.and_then(|content| {
+            parse(&content).map_err(|reason| format!("{path_shown}: {reason}"))
+        });
+        keys.map_err(|reason| AuthError::Named { key, reason })
+    };
+    // Where the path should be may be the secret.
+    let secret = |path: &Path| {
+        let content =
+            read(path).map_err(|reason| format!("cannot read the file that it names: {reason}"));
+        let keys = content.and_then(|content| Ok(vec![JwtKey::secret(&content)?]));
         keys.map_err(|reason| AuthError::Named {
-            path: path.to_owned(),
+            key: "secret_file",
             reason,
         })
     };
     match (&text.public_key_file, &text.secret_file, &text.jwks_file) {
-        (Some(path), None, None) => read_key(path, |pem| Ok(vec![JwtKey::pem(pem)?])),
-        (None, Some(path), None) => read_key(path, |secret| Ok(vec![JwtKey::secret(secret)?])),
-        (None, None, Some(path)) => read_key(path, JwtKey::set),
+        (Some(path), None, None) => {
+            public("public_key_file", path, |pem| Ok(vec![JwtKey::pem(pem)?]))
+        }
+        (None, Some(path), None) => secret(path),
+        (None, None, Some(path)) => public("jwks_file", path, JwtKey::set),
         _ => Err(wrong(
             "name one of public_key_file, secret_file and jwks_file",
         )),

@@ -271,7 +271,7 @@ fn keys_of_a_set_are_chosen_by_their_id() {
     check_refused(&policy, &by_ec(json!({"alg": "EdDSA", "kid": "ed"})), wrong);
     for ids in [[None, None], [Some("ed"), None], [Some("x"), Some("x")]] {
         let error = policy_of(jwks(ids).to_string().into_bytes()).unwrap_err();
-        assert_eq!(error, "cannot read f: not every key has a `kid` of its own");
+        assert_eq!(error, "jwt.jwks_file: f: not every key has a `kid` of its own");
     }
 }
 
@@ -284,32 +284,32 @@ fn a_key_file_that_is_none_says_so() {
     let pem = "algorithms = [\"RS256\"]\npublic_key_file = \"f\"";
     let set = "algorithms = [\"RS256\"]\njwks_file = \"f\"";
     let secret = "algorithms = [\"HS256\"]\nsecret_file = \"f\"";
-    let no_pem = "cannot read f: it has no `-----BEGIN PUBLIC KEY-----`";
+    let no_pem = "jwt.public_key_file: f: it has no `-----BEGIN PUBLIC KEY-----`";
     check(pem, b"hunter2", no_pem);
     check(
         pem,
         b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
-        "cannot read f: its key is none of RSA, P-256, P-384 and Ed25519",
+        "jwt.public_key_file: f: its key is none of RSA, P-256, P-384 and Ed25519",
     );
     check(
         set,
         b"hunter2",
-        "cannot read f: it is no JWKS: line 1, column 1",
+        "jwt.jwks_file: f: it is no JWKS: line 1, column 1",
     );
     check(
         set,
         b"{\"keys\": []}",
-        "cannot read f: it has no key for signatures",
+        "jwt.jwks_file: f: it has no key for signatures",
     );
     check(
         set,
         b"{\"keys\": [{\"kty\": \"oct\", \"kid\": \"k\", \"k\": \"AAAA\"}]}",
-        "cannot read f: its key k is of no kind that is supported",
+        "jwt.jwks_file: f: its key k is of no kind that is supported",
     );
     check(
         secret,
         b"hunter2\n",
-        "cannot read f: a secret of 7 bytes is below the 32 that it needs",
+        "jwt.secret_file: a secret of 7 bytes is below the 32 that it needs",
     );
     check(
         "algorithms = [\"RS256\"]",
@@ -319,7 +319,7 @@ fn a_key_file_that_is_none_says_so() {
     check(
         "algorithms = [\"none\"]\nsecret_file = \"f\"",
         SECRET,
-        "jwt: `none` is no algorithm: write RS256, ES256 or so",
+        "jwt: algorithms[0] is none: write RS256, ES256 or so",
     );
     check(
         "algorithms = []\nsecret_file = \"f\"",
