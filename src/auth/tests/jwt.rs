@@ -241,6 +241,15 @@ fn keys_of_a_set_are_chosen_by_their_id() {
             {"kty": "OKP", "crv": "Ed25519", "kid": ids[0], "use": "sig", "x": encode(ed.public_key())},
             {"kty": "EC", "crv": "P-256", "kid": ids[1], "alg": "ES256", "x": encode(x), "y": encode(y)},
             {"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"},
+            // What the issuer may need for others, or one day.
+            {"kty": "RSA", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB"},
+            {"kty": "RSA", "key_ops": ["encrypt"], "n": "AQAB", "e": "AQAB"},
+            {"kty": "AKP", "alg": "ML-DSA-44", "kid": "ed", "pub": "AQAB"},
+            {"kty": "EC", "crv": "secp256k1", "x": "AQAB", "y": "AQAB"},
+            {"kty": "OKP", "crv": "Ed448", "x": "AQAB"},
+            {"kty": "oct", "k": "AQAB"},
+            {"kty": 7},
+            {},
         ]})
     };
     let settings = "algorithms = [\"EdDSA\", \"ES256\"]\njwks_file = \"f\"";
@@ -271,8 +280,53 @@ fn keys_of_a_set_are_chosen_by_their_id() {
     check_refused(&policy, &by_ec(json!({"alg": "EdDSA", "kid": "ed"})), wrong);
     for ids in [[None, None], [Some("ed"), None], [Some("x"), Some("x")]] {
         let error = policy_of(jwks(ids).to_string().into_bytes()).unwrap_err();
-        assert_eq!(error, "jwt.jwks_file: f: not every key has a `kid` of its own");
+        assert_eq!(
+            error,
+            "jwt.jwks_file: f: not every key has a `kid` of its own"
+        );
     }
+}
+
+#[test]
+fn an_rsa_key_of_a_length_that_is_not_taken_is_refused() {
+    let jwk = |modulus: &[u8]| {
+        let n = encode(modulus);
+        let set = json!({"keys": [{"kty": "RSA", "kid": "k", "n": n, "e": "AQAB"}]});
+        let settings = "algorithms = [\"RS256\"]\njwks_file = \"f\"";
+        policy(settings, set.to_string().into_bytes()).err()
+    };
+    let refused = |bits: usize| {
+        let limits = "is outside of the 2048 to 8192 that are taken";
+        Some(format!(
+            "jwt.jwks_file: f: its key k: an RSA key of {bits} bits {limits}"
+        ))
+    };
+    assert_eq!(jwk(&[0x80; 256]), None);
+    assert_eq!(jwk(&[0x80; 1024]), None);
+    assert_eq!(jwk(&[0x80; 128]), refused(1024));
+    assert_eq!(jwk(&[0x7f; 256]), refused(2047));
+    assert_eq!(jwk(&[&[0], &[0x80; 128][..]].concat()), refused(1024));
+    assert_eq!(jwk(&[1; 1025]), refused(8193));
+    assert_eq!(jwk(&[]), refused(0));
+
+    let integer = |bytes: &[u8]| [&[0x02, 0x81, bytes.len() as u8][..], bytes].concat();
+    let value = |tag: u8, parts: &[&[u8]]| {
+        let held = parts.concat();
+        [&[tag, 0x82][..], &(held.len() as u16).to_be_bytes(), &held].concat()
+    };
+    let modulus = integer(&[&[0], &[0x80; 128][..]].concat());
+    let key = value(0x30, &[&modulus, &[0x02, 0x03, 1, 0, 1]]);
+    let rsa = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+    let der = value(0x30, &[rsa, &value(0x03, &[&[0], &key])]);
+    let body = base64::prelude::BASE64_STANDARD.encode(der);
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    let settings = "algorithms = [\"RS256\"]\npublic_key_file = \"f\"";
+    let limits = "is outside of the 2048 to 8192 that are taken";
+    let error = policy(settings, pem.into_bytes()).unwrap_err();
+    assert_eq!(
+        error,
+        format!("jwt.public_key_file: f: an RSA key of 1024 bits {limits}")
+    );
 }
 
 #[test]
@@ -299,12 +353,17 @@ fn a_key_file_that_is_none_says_so() {
     check(
         set,
         b"{\"keys\": []}",
-        "jwt.jwks_file: f: it has no key for signatures",
+        "jwt.jwks_file: f: it has no key for signatures of a kind that is supported",
     );
     check(
         set,
         b"{\"keys\": [{\"kty\": \"oct\", \"kid\": \"k\", \"k\": \"AAAA\"}]}",
-        "jwt.jwks_file: f: its key k is of no kind that is supported",
+        "jwt.jwks_file: f: it has no key for signatures of a kind that is supported",
+    );
+    check(
+        set,
+        b"{\"keys\": [{\"kty\": \"EC\", \"crv\": \"P-256\", \"kid\": \"k\", \"x\": \"AAAA\"}]}",
+        "jwt.jwks_file: f: its key k is malformed",
     );
     check(
         secret,
