@@ -58,7 +58,10 @@ use crate::{
     metrics::{Limit, Metrics},
     reloads::Reloads,
 };
-pub use crate::{pem::PemError, service::trace::SPANS};
+pub use crate::{
+    pem::{NoPem, PemError},
+    service::trace::SPANS,
+};
 
 /// A broker's front door, bound and not yet serving.
 #[derive(Debug)]
