@@ -57,6 +57,14 @@ impl Policy {
         &self.rules
     }
 
+    /// Whether there is anything by which somebody proves to be this user.
+    #[must_use]
+    pub fn can_be_proven(&self, user: &UserName) -> bool {
+        self.jwt.is_some()
+            || self.tokens.iter().any(|(_, owner)| owner == user)
+            || self.certificates.values().any(|owner| owner == user)
+    }
+
     /// Who shows these credentials.
     ///
     /// # Errors
@@ -84,7 +92,7 @@ impl Policy {
                 let mut identity = jwt.identify(token)?;
                 // However many a token names, deciding takes the time of those that say anything.
                 let roles = &mut identity.roles;
-                roles.retain(|role| self.rules.roles.contains_key(role));
+                roles.retain(|role| self.rules.has_role(role));
                 Ok(identity)
             }
             (None, _) => Err(Unproven::Invalid {

@@ -10,7 +10,7 @@ use fanfare::{
 };
 use humantime::Duration;
 
-use super::ServeArgs;
+use super::{LogArgs, ServeArgs, TraceArgs};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
@@ -45,6 +45,10 @@ pub(crate) struct TokenArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Says in plain words what this user may do
     #[arg(long = "as", value_name = "USER", requires = "auth_file")]
     pub(crate) user: Option<UserName>,

@@ -716,10 +716,11 @@ fn check_says_in_plain_words_what_a_user_may_do() {
     };
     assert_eq!(check(&[]), (Some(0), String::new()));
     let all = "\
-        user `alice` may publish to `inbox.{user}`, by a rule for everyone\n\
+        user `alice` may publish to `inbox.alice`, by a rule for everyone\n\
         user `alice` may publish to `orders.*`, by a rule for role `writer`\n\
         user `alice` may never subscribe to `orders.secret.>`, by a rule for user `alice`\n\
         user `alice` may subscribe to `orders.>`, by a rule for user `alice`\n\
+        a filter that overlaps what user `alice` may never subscribe to is refused as a whole\n\
         user `alice` may use metrics\n\
         user `alice` may not use reflection\n";
     assert_eq!(check(&["--as", "alice"]), (Some(0), all.to_owned()));
@@ -729,11 +730,70 @@ fn check_says_in_plain_words_what_a_user_may_do() {
     let denied = "no: user `alice` may not subscribe to `orders.>`: the rule for user `alice` denies `orders.secret.>`\n";
     let asked = check(&["--as", "alice", "--subscribe", "orders.>"]);
     assert_eq!(asked, (Some(3), denied.to_owned()));
-    let nothing = "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
+    let nobody = format!(
+        "nobody can prove to be user `bob` by {auth_file}: it has no token and no certificate for it, and no [jwt]\n"
+    );
+    let nothing = nobody.clone()
+        + "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
     let asked = check(&["--as", "bob", "--publish", "orders.eu"]);
-    assert_eq!(asked, (Some(3), nothing.to_owned()));
+    assert_eq!(asked, (Some(3), nothing.clone()));
     let role = check(&["--as", "bob", "--role", "writer", "--publish", "orders.eu"]);
     assert_eq!(role.0, Some(0));
+    let unknown =
+        format!("{auth_file} has no [roles.wirter]: the role neither gives nor takes anything\n");
+    let role = check(&["--as", "bob", "--role", "wirter", "--publish", "orders.eu"]);
+    assert_eq!(role, (Some(3), unknown + &nothing));
+}
+
+#[test]
+fn check_says_what_a_user_may_do_whose_name_no_topic_has_as_a_token() {
+    let rules = r#"
+        [everyone]
+        publish.allow = ["inbox.{user}.>"]
+        subscribe = { allow = ["inbox.{user}.>", "news"], deny = ["secret.{user}"] }
+        [users."a.b"]
+        certificates = ["a.b"]
+    "#;
+    let (folder, _) = guarded(rules);
+    let auth_file = path_in(&folder, "auth.toml");
+    let output = run(&["check", "--auth-file", &auth_file, "--as", "a.b"]);
+    let none = "`inbox.{user}.>`, in a rule for everyone, gives user `a.b` nothing: its name is no token of a topic\n";
+    let all = [
+        "user `a.b` may publish to nothing\n",
+        none,
+        "user `a.b` may never subscribe to `secret.*`, by a rule for everyone\n",
+        none,
+        "user `a.b` may subscribe to `news`, by a rule for everyone\n",
+        "a filter that overlaps what user `a.b` may never subscribe to is refused as a whole\n",
+        "user `a.b` may not use metrics\n",
+        "user `a.b` may not use reflection\n",
+    ];
+    let said = text(&output.stdout);
+    let (_, said) = said.split_once('\n').unwrap();
+    assert_eq!(said, all.concat());
+}
+
+#[test]
+fn check_takes_the_options_of_logs_and_refuses_what_the_broker_does() {
+    let taken = run(&[
+        "check",
+        "--log-level",
+        "info,hyper=debug",
+        "--log-format",
+        "json",
+    ]);
+    assert_eq!(taken.status.code(), Some(0), "{taken:?}");
+    for (variable, value, code) in [
+        ("BROKER_LOG_LEVEL", "x=y=z", 1),
+        ("BROKER_LOG_FORMAT", "xml", 2),
+    ] {
+        for command in [&["check"][..], &["--listen", "127.0.0.1:0"]] {
+            let refused = broker(command).env(variable, value).output().unwrap();
+            let said = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(code), "{said}");
+            assert!(said.contains(value), "{said}");
+        }
+    }
 }
 
 #[test]
