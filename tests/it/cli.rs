@@ -797,6 +797,32 @@ fn check_takes_the_options_of_logs_and_refuses_what_the_broker_does() {
 }
 
 #[test]
+fn the_hash_of_what_can_be_guessed_is_not_told() {
+    let hash = |text: &str| {
+        let mut hash = broker(&["token", "--hash"]);
+        let mut hash = hash
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        hash.stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        hash.wait_with_output().unwrap()
+    };
+    assert_eq!(hash(&"x".repeat(32)).status.code(), Some(0));
+    check_refused(
+        &hash("hunter2\n"),
+        1,
+        "broker: a token of 7 characters is below the minimum of 32: `broker token` makes one that nobody can guess",
+    );
+    check_refused(&hash("\n"), 1, "broker: standard input has no token");
+}
+
+#[test]
 fn check_finds_what_would_keep_the_broker_from_starting() {
     let (folder, token) = guarded("publish.allow = [\"a..b\"]");
     let auth_file = path_in(&folder, "auth.toml");
