@@ -966,6 +966,27 @@ fn the_readmes_auth_file_answers_as_the_readme_says() {
         .collect();
     let auth_file = path_in(&folder, "auth.toml");
     std::fs::write(&auth_file, sample.replace("sha256:6b86...", &hash)).unwrap();
+
+    let check = || {
+        let asked = ["--as", "alice", "--subscribe", "orders.>"];
+        let mut checked = broker(&[&["check", "--auth-file", "auth.toml"], &asked[..]].concat());
+        let checked = checked.current_dir(folder.path()).output().unwrap();
+        let said = text(&checked.stdout).to_owned() + text(&checked.stderr);
+        for line in said.lines() {
+            assert!(shown.contains(line), "{said}");
+        }
+        assert_eq!(said.lines().count(), 2, "{said}");
+        assert_eq!(checked.status.code(), Some(3));
+    };
+    // As it is printed, and with an issuer.
+    check();
+    let with_issuer = std::fs::read_to_string(&auth_file).unwrap();
+    let with_issuer: Vec<&str> = with_issuer
+        .lines()
+        .map(|line| line.strip_prefix('#').unwrap_or(line))
+        .collect();
+    assert!(with_issuer.iter().any(|line| line.starts_with("[jwt]")));
+    std::fs::write(&auth_file, with_issuer.join("\n")).unwrap();
     let modulus = base64::Engine::encode(
         &base64::engine::general_purpose::URL_SAFE_NO_PAD,
         [0xff; 256],
@@ -973,21 +994,5 @@ fn the_readmes_auth_file_answers_as_the_readme_says() {
     let keys =
         serde_json::json!({"keys": [{"kty": "RSA", "alg": "RS256", "n": modulus, "e": "AQAB"}]});
     std::fs::write(path_in(&folder, "keys.json"), keys.to_string()).unwrap();
-
-    let mut checked = broker(&[
-        "check",
-        "--auth-file",
-        "auth.toml",
-        "--as",
-        "alice",
-        "--subscribe",
-        "orders.>",
-    ]);
-    let checked = checked.current_dir(folder.path()).output().unwrap();
-    let said = text(&checked.stdout).to_owned() + text(&checked.stderr);
-    for line in said.lines() {
-        assert!(shown.contains(line), "{said}");
-    }
-    assert_eq!(said.lines().count(), 2, "{said}");
-    assert_eq!(checked.status.code(), Some(3));
+    check();
 }
