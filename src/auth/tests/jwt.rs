@@ -144,6 +144,7 @@ fn every_claim_is_checked() {
         check(name, Value::Null, lacks);
     }
     check("exp", json!(now() - 2), "the token has expired");
+    check("exp", json!(now()), "the token has expired");
     check("exp", json!("soon"), lacks);
     check("exp", json!(1e300), lacks);
     check("nbf", json!(now() + 60), "the JWT is not valid yet");
@@ -151,6 +152,11 @@ fn every_claim_is_checked() {
     check(
         "iss",
         json!("https://other.example"),
+        "the JWT is of another issuer",
+    );
+    check(
+        "iss",
+        json!(["https://issuer.example"]),
         "the JWT is of another issuer",
     );
     check("aud", json!("other"), "the JWT is for another audience");
