@@ -9,7 +9,7 @@ use std::{
     panic,
 };
 
-use anyhow::Context;
+use anyhow::anyhow;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -45,8 +45,9 @@ pub(crate) fn check(log: &LogArgs, trace: &TraceArgs) -> anyhow::Result<()> {
 }
 
 fn filter(log: &LogArgs) -> anyhow::Result<EnvFilter> {
+    // What the error says, its cause says again.
     EnvFilter::try_new(&log.log_level)
-        .with_context(|| format!("--log-level `{}` is not valid", log.log_level))
+        .map_err(|error| anyhow!("--log-level `{}` is not valid: {error}", log.log_level))
 }
 
 /// Starts logging and tracing, and makes panics part of the log.

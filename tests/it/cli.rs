@@ -730,11 +730,10 @@ fn check_says_in_plain_words_what_a_user_may_do() {
     let denied = "no: user `alice` may not subscribe to `orders.>`: the rule for user `alice` denies `orders.secret.>`\n";
     let asked = check(&["--as", "alice", "--subscribe", "orders.>"]);
     assert_eq!(asked, (Some(3), denied.to_owned()));
-    let nobody = format!(
-        "nobody can prove to be user `bob` by {auth_file}: it has no token and no certificate for it, and no [jwt]\n"
-    );
-    let nothing = nobody.clone()
-        + "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
+    let nobody = format!("nobody can prove to be user `bob` by {auth_file}: ")
+        + "it has no token and no certificate for it, and no [jwt]\n";
+    let nothing =
+        nobody + "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
     let asked = check(&["--as", "bob", "--publish", "orders.eu"]);
     assert_eq!(asked, (Some(3), nothing.clone()));
     let role = check(&["--as", "bob", "--role", "writer", "--publish", "orders.eu"]);
