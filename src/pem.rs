@@ -40,8 +40,40 @@ pub enum PemError {
         /// What it should hold.
         wanted: &'static str,
         /// What is wrong with it.
-        source: pem::Error,
+        source: NoPem,
     },
+}
+
+/// What is wrong with a PEM file, without what it holds, which may be secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPem {
+    /// Nothing of the kind is in it.
+    #[error("nothing of the kind is in it")]
+    Nothing,
+    /// A section begins and does not end, as in a file that is written in part.
+    #[error("a section has no `-----END` line")]
+    NoEnd,
+    /// A line that is meant to begin a section does not.
+    #[error("a `-----BEGIN` line is malformed")]
+    Begin,
+    /// What stands between the two lines is no base64.
+    #[error("a section is no base64")]
+    Base64,
+    /// It cannot be read as PEM in another way.
+    #[error("it cannot be read as PEM")]
+    Other,
+}
+
+impl From<pem::Error> for NoPem {
+    fn from(error: pem::Error) -> Self {
+        match error {
+            pem::Error::NoItemsFound => Self::Nothing,
+            pem::Error::MissingSectionEnd { .. } => Self::NoEnd,
+            pem::Error::IllegalSectionStart { .. } => Self::Begin,
+            pem::Error::Base64Decode(_) => Self::Base64,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The content of a file.
@@ -65,10 +97,10 @@ pub(crate) fn certificates(
     content: &[u8],
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let missing = |source| PemError::Missing {
+    let missing = |error: pem::Error| PemError::Missing {
         path: path.to_owned(),
         wanted: "certificate",
-        source,
+        source: error.into(),
     };
     let certificates = CertificateDer::pem_slice_iter(content).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(missing)?;
@@ -80,10 +112,10 @@ pub(crate) fn certificates(
 
 /// The first private key in what was read from `path`.
 pub(crate) fn key(content: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
-    PrivateKeyDer::from_pem_slice(content).map_err(|source| PemError::Missing {
+    PrivateKeyDer::from_pem_slice(content).map_err(|error| PemError::Missing {
         path: path.to_owned(),
         wanted: "private key",
-        source,
+        source: error.into(),
     })
 }
 
@@ -111,7 +143,15 @@ mod tests {
         assert_eq!(error.to_string(), "no certificate in a.pem");
         let error = key(b"", path).unwrap_err();
         assert_eq!(error.to_string(), "no private key in a.pem");
+        let source_of = |content: &[u8]| match certificates(content, path).unwrap_err() {
+            PemError::Missing { source, .. } => source,
+            error => panic!("{error:?}"),
+        };
+        assert_eq!(source_of(b"nothing"), NoPem::Nothing);
         let torn = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
-        assert!(certificates(torn, path).is_err());
+        assert_eq!(source_of(torn), NoPem::NoEnd);
+        assert_eq!(source_of(b"-----BEGIN CERTIFICATE\nAAAA\n"), NoPem::Begin);
+        let no_base64 = b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n";
+        assert_eq!(source_of(no_base64), NoPem::Base64);
     }
 }

@@ -78,8 +78,8 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     // Where nobody tells how much it is, the budget is for the load alone.
     broker.count_process(resident_bytes().unwrap_or_default() as usize);
     let serves_tls = config.server.tls.is_some();
-    let hangups = serves_tls.then(Hangups::listen).transpose();
-    let hangups = hangups.context("cannot listen for SIGHUP")?;
+    let hangups = Hangups::listen().context("cannot listen for SIGHUP")?;
+    let has_files = serves_tls || config.auth_file.is_some();
     let server = Server::bind(config.server, broker).await?;
     let mut server = server.with_workers(workers);
     if let Some(path) = config.auth_file {
@@ -98,7 +98,7 @@ async fn run(config: Config, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
     let mut serving = std::pin::pin!(async {
         tokio::select! {
             () = serving => {}
-            () = reload_on_hangup(hangups, reload) => {}
+            () = reload_on_hangup(hangups, has_files.then_some(reload)) => {}
             () = give_memory_back(memory_budget) => {}
         }
     });
@@ -135,15 +135,16 @@ async fn give_memory_back(budget: usize) {
     }
 }
 
-/// For ever. Where there is nothing to reload, SIGHUP keeps the meaning that the system gives it.
-async fn reload_on_hangup(hangups: Option<Hangups>, reload: Reload) {
-    let Some(mut hangups) = hangups else {
-        return std::future::pending().await;
-    };
+/// For ever. A broker without files hears SIGHUP, too: what is said to all does not end it.
+async fn reload_on_hangup(mut hangups: Hangups, reload: Option<Reload>) {
     loop {
         hangups.next().await;
-        tracing::info!("SIGHUP: looking at the TLS files");
-        reload.reload();
+        if let Some(reload) = &reload {
+            tracing::info!("SIGHUP: looking at the files");
+            reload.reload();
+        } else {
+            tracing::info!("SIGHUP: there are no files to look at");
+        }
     }
 }
 

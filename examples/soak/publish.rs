@@ -67,8 +67,8 @@ async fn publish_stream(url: &str, rate: u32) -> anyhow::Result<()> {
         for _ in 0..due.next().await {
             number += 1;
             let topic = format!("soak.{}", number % TOPICS).parse()?;
-            // From nothing to 8 KiB, most of them small.
-            let size = 1 << (number % 14);
+            // Up to 1 KiB: with large ones, what mailboxes hold at a moment would hide what stays.
+            let size = 1 << (number % 11);
             publisher.send(Message::new(topic, vec![0; size])).await?;
         }
     }

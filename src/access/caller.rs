@@ -45,10 +45,6 @@ impl Caller {
             let left = at.duration_since(SystemTime::now());
             left.unwrap_or(Duration::ZERO)
         });
-        // Also in the second in which it runs out.
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(Unproven::Expired);
-        }
         // A time that the clock cannot tell does not come.
         let expires_at = left.and_then(|left| Instant::now().checked_add(left));
         Ok(Self(Arc::new(Proven {

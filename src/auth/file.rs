@@ -4,13 +4,17 @@
 //! wrong place may be a secret, so none is repeated but names and filters.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Display,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::{
+    certificate_name::{CertificateName, CertificateNameError},
     identity::{NameError, RoleName, UserName},
     pattern::{RuleFilter, RuleFilterError},
     policy::{JwtPolicy, Policy},
@@ -33,41 +37,49 @@ pub enum AuthError {
         reason: String,
     },
     /// A name that is none.
-    #[error("{place}: {source}")]
+    #[error("{place}: {reason}")]
     Name {
         /// Where it stands.
         place: String,
         /// What is wrong with it.
-        source: NameError,
+        reason: NameError,
     },
     /// A filter that is none.
-    #[error("{place}: {source}")]
+    #[error("{place}: {reason}")]
     Filter {
         /// Where it stands.
         place: String,
         /// What is wrong with it.
-        source: RuleFilterError,
+        reason: RuleFilterError,
     },
     /// A hash that is none.
-    #[error("users.{user}.tokens: {source}")]
+    #[error("{place}: {reason}")]
     Token {
-        /// Whose.
-        user: UserName,
+        /// Where it stands.
+        place: String,
         /// What is wrong with it.
-        source: TokenHashError,
+        reason: TokenHashError,
     },
     /// A token that is not one user's alone.
-    #[error("users.{user}.tokens: another user, or this one twice, has the same token")]
+    #[error("{place}: another user, or this one twice, has the same token")]
     SharedToken {
-        /// The second user.
-        user: UserName,
+        /// Where it stands for the second time.
+        place: String,
+    },
+    /// A certificate's name that is none.
+    #[error("{place}: {reason}")]
+    Certificate {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        reason: CertificateNameError,
     },
     /// A certificate's name that is not one user's alone.
-    #[error("users.{user}.certificates: `{name}` stands for `{other}` already")]
+    #[error("{place}: `{name}` stands for `{other}` already")]
     SharedCertificate {
-        /// The second user.
-        user: UserName,
-        /// The first one.
+        /// Where it stands for the second time.
+        place: String,
+        /// The first user.
         other: UserName,
         /// The name.
         name: String,
@@ -79,10 +91,10 @@ pub enum AuthError {
         tokens: usize,
     },
     /// A user's role without a section.
-    #[error("users.{user}.roles: there is no [roles.{role}]")]
+    #[error("{place}: there is no [roles.{role}]")]
     UnknownRole {
-        /// The user.
-        user: UserName,
+        /// Where it stands.
+        place: String,
         /// The role.
         role: RoleName,
     },
@@ -92,38 +104,42 @@ pub enum AuthError {
         /// What does not fit.
         reason: String,
     },
-    /// A file that it names could not be read.
-    #[error("cannot read {}: {reason}", .path.display())]
+    /// A file that it names could not be read, or does not hold what it should.
+    #[error("jwt.{key}: {reason}")]
     Named {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
+        /// What the file should hold.
+        key: &'static str,
+        /// What is wrong with it.
         reason: String,
     },
 }
 
 impl AuthError {
     fn syntax(text: &str, error: &toml::de::Error) -> Self {
-        let at = error.span().map_or(0, |span| span.start).min(text.len());
-        let before = &text.as_bytes()[..at];
         Self::Syntax {
-            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
             reason: without_values(error.message()),
         }
     }
 }
 
-/// A complaint about a text of the wrong type, or that is not one of a few, repeats it, and it may be a
+/// The line, from 1, of what begins at this byte.
+fn line_of(text: &str, at: usize) -> usize {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// A complaint about a value of the wrong type, or that is not one of a few, repeats it, and it may be a
 /// secret.
 fn without_values(message: &str) -> String {
-    const VARIANT: &str = "unknown variant `";
-    if let (Some(start), Some(end)) = (message.find("string \""), message.rfind('"')) {
-        return format!("{}a string{}", &message[..start], &message[end + 1..]);
+    let after = |start: &str| message.strip_prefix(start)?.rsplit_once(", expected ");
+    for start in ["invalid type: ", "invalid value: "] {
+        if let Some((value, expected)) = after(start) {
+            let kind = value.split(['`', '"']).next().unwrap_or_default();
+            return format!("{start}{}, expected {expected}", kind.trim_end());
+        }
     }
-    if let Some((_, expected)) = message
-        .strip_prefix(VARIANT)
-        .and_then(|rest| rest.rsplit_once("`, expected "))
-    {
+    if let Some((_, expected)) = after("unknown variant ") {
         return format!("expected {expected}");
     }
     message.lines().collect::<Vec<_>>().join("; ")
@@ -159,11 +175,11 @@ struct GrantsText {
 #[serde(deny_unknown_fields)]
 struct UserText {
     #[serde(default)]
-    tokens: Vec<String>,
+    tokens: Vec<Spanned<String>>,
     #[serde(default)]
-    certificates: Vec<String>,
+    certificates: Vec<Spanned<String>>,
     #[serde(default)]
-    roles: Vec<String>,
+    roles: Vec<Spanned<String>>,
     #[serde(default)]
     publish: FiltersText,
     #[serde(default)]
@@ -176,9 +192,9 @@ struct UserText {
 #[serde(deny_unknown_fields)]
 struct FiltersText {
     #[serde(default)]
-    allow: Vec<String>,
+    allow: Vec<Spanned<String>>,
     #[serde(default)]
-    deny: Vec<String>,
+    deny: Vec<Spanned<String>>,
 }
 
 /// How JWTs are checked, as it is written.
@@ -205,31 +221,28 @@ impl Policy {
     /// Anything in it that is not understood, or does not fit together.
     pub(crate) fn parse(text: &str, read: ReadNamed<'_>) -> Result<Self, AuthError> {
         let parsed: Text = toml::from_str(text).map_err(|error| AuthError::syntax(text, &error))?;
+        let written = Written(text);
         let mut rules = Rules {
-            everyone: grants("everyone", parsed.everyone)?,
+            everyone: written.grants("everyone", parsed.everyone)?,
             ..Rules::default()
         };
         for (name, text) in parsed.roles {
             let place = format!("roles.{name}");
-            let role = role_name(&place, &name)?;
-            rules.roles.insert(role, grants(&place, text)?);
+            let role = name_at(&name, || place.clone())?;
+            rules.roles.insert(role, written.grants(&place, text)?);
         }
         let mut keys = Keys::default();
         for (name, text) in parsed.users {
             let place = format!("users.{name}");
-            let named = name.parse();
-            let user: UserName = named.map_err(|source| AuthError::Name {
-                place: place.clone(),
-                source,
-            })?;
-            keys.add(&user, &text.tokens, text.certificates)?;
-            let roles = roles(&user, &text.roles, &rules)?;
+            let user: UserName = name_at(&name, || place.clone())?;
+            keys.add(written, &user, &text.tokens, &text.certificates)?;
+            let roles = written.roles(&place, &text.roles, &rules)?;
             let text = GrantsText {
                 publish: text.publish,
                 subscribe: text.subscribe,
                 rights: text.rights,
             };
-            let grants = grants(&place, text)?;
+            let grants = written.grants(&place, text)?;
             rules.users.insert(user, User { roles, grants });
         }
         let jwt = parsed.jwt.map(|jwt| JwtPolicy::new(jwt, read));
@@ -246,42 +259,48 @@ impl Policy {
 #[derive(Default)]
 struct Keys {
     tokens: Vec<(TokenHash, UserName)>,
+    /// The same hashes, as text.
+    known: HashSet<String>,
     certificates: HashMap<String, UserName>,
 }
 
 impl Keys {
     fn add(
         &mut self,
+        written: Written<'_>,
         user: &UserName,
-        tokens: &[String],
-        certificates: Vec<String>,
+        tokens: &[Spanned<String>],
+        certificates: &[Spanned<String>],
     ) -> Result<(), AuthError> {
         for text in tokens {
-            let hash: TokenHash = text.parse().map_err(|source| AuthError::Token {
-                user: user.clone(),
-                source,
+            let place = || written.place(text, format_args!("users.{user}.tokens"));
+            let hash: TokenHash = text.as_ref().parse().map_err(|reason| AuthError::Token {
+                place: place(),
+                reason,
             })?;
             if self.tokens.len() == TOKENS_MAX {
                 return Err(AuthError::TooManyTokens {
                     tokens: TOKENS_MAX + 1,
                 });
             }
-            if self.tokens.iter().any(|(known, _)| known.is_same(&hash)) {
-                return Err(AuthError::SharedToken { user: user.clone() });
+            if !self.known.insert(hash.to_string()) {
+                return Err(AuthError::SharedToken { place: place() });
             }
             self.tokens.push((hash, user.clone()));
         }
-        for name in certificates {
-            // A DNS name, which has neither an `@` nor a colon, is the same in any case, and comes to us in
-            // lower case.
-            let name = if name.contains(['@', ':']) {
-                name
-            } else {
-                name.to_ascii_lowercase()
-            };
+        for text in certificates {
+            let place = || written.place(text, format_args!("users.{user}.certificates"));
+            let name: CertificateName =
+                text.as_ref()
+                    .parse()
+                    .map_err(|reason| AuthError::Certificate {
+                        place: place(),
+                        reason,
+                    })?;
+            let name = String::from(name);
             if let Some(other) = self.certificates.get(&name) {
                 return Err(AuthError::SharedCertificate {
-                    user: user.clone(),
+                    place: place(),
                     other: other.clone(),
                     name,
                 });
@@ -292,55 +311,69 @@ impl Keys {
     }
 }
 
-fn role_name(place: &str, text: &str) -> Result<RoleName, AuthError> {
-    text.parse().map_err(|source| AuthError::Name {
-        place: place.to_owned(),
-        source,
+fn name_at<N: FromStr<Err = NameError>>(
+    text: &str,
+    place: impl FnOnce() -> String,
+) -> Result<N, AuthError> {
+    text.parse().map_err(|reason| AuthError::Name {
+        place: place(),
+        reason,
     })
 }
 
-fn roles(
-    user: &UserName,
-    texts: &[String],
-    rules: &Rules,
-) -> Result<BTreeSet<RoleName>, AuthError> {
-    let role = |text: &String| {
-        let role = role_name(&format!("users.{user}.roles"), text)?;
-        if rules.roles.contains_key(&role) {
-            Ok(role)
-        } else {
-            Err(AuthError::UnknownRole {
-                user: user.clone(),
-                role,
-            })
-        }
-    };
-    texts.iter().map(role).collect()
-}
+/// The text of a file, by which a mistake is said with its line.
+#[derive(Clone, Copy)]
+struct Written<'t>(&'t str);
 
-fn grants(place: &str, text: GrantsText) -> Result<Grants, AuthError> {
-    let filters = |action: &str, text: FiltersText| {
-        let list = |effect: &str, texts: Vec<String>| {
-            let place = format!("{place}.{action}.{effect}");
-            let filter = |text: String| {
-                text.parse::<RuleFilter>()
-                    .map_err(|source| AuthError::Filter {
-                        place: format!("{place}: `{}`", text.escape_debug()),
-                        source,
-                    })
+impl Written<'_> {
+    fn place(self, at: &Spanned<String>, place: impl Display) -> String {
+        format!("line {}: {place}", line_of(self.0, at.span().start))
+    }
+
+    fn roles(
+        self,
+        place: &str,
+        texts: &[Spanned<String>],
+        rules: &Rules,
+    ) -> Result<BTreeSet<RoleName>, AuthError> {
+        let role = |text: &Spanned<String>| {
+            let place = || self.place(text, format_args!("{place}.roles"));
+            let role = name_at(text.as_ref(), place)?;
+            if rules.roles.contains_key(&role) {
+                Ok(role)
+            } else {
+                let place = place();
+                Err(AuthError::UnknownRole { place, role })
+            }
+        };
+        texts.iter().map(role).collect()
+    }
+
+    fn grants(self, place: &str, text: GrantsText) -> Result<Grants, AuthError> {
+        let list = |at: &str, texts: Vec<Spanned<String>>| {
+            let filter = |text: Spanned<String>| {
+                let parsed = text.as_ref().parse::<RuleFilter>();
+                parsed.map_err(|reason| {
+                    let place = self.place(&text, format_args!("{place}.{at}"));
+                    let shown = text.as_ref().escape_debug();
+                    let place = format!("{place}: `{shown}`");
+                    AuthError::Filter { place, reason }
+                })
             };
             texts.into_iter().map(filter).collect::<Result<Vec<_>, _>>()
         };
-        Ok(Filters {
-            allow: list("allow", text.allow)?,
-            deny: list("deny", text.deny)?,
+        Ok(Grants {
+            publish: Filters {
+                allow: list("publish.allow", text.publish.allow)?,
+                deny: list("publish.deny", text.publish.deny)?,
+            },
+            subscribe: Filters {
+                allow: list("subscribe.allow", text.subscribe.allow)?,
+                deny: list("subscribe.deny", text.subscribe.deny)?,
+            },
+            rights: text.rights,
         })
-    };
-    Ok(Grants {
-        publish: filters("publish", text.publish)?,
-        subscribe: filters("subscribe", text.subscribe)?,
-        rights: text.rights,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -365,23 +398,32 @@ mod tests {
             ),
             (
                 "[users.a]\npublish.allow = [\"a..b\"]",
-                "users.a.publish.allow: `a..b`: topic has an empty token at byte 2",
+                "line 2: users.a.publish.allow: `a..b`: topic has an empty token at byte 2",
             ),
             (
                 "[everyone]\nsubscribe.deny = [\"a.{x}\"]",
-                "everyone.subscribe.deny: `a.{x}`: `{x}` is not a placeholder: there is only `{user}`",
+                "line 2: everyone.subscribe.deny: `a.{x}`: `{x}` is not a placeholder: there is only `{user}`",
             ),
             (
                 "[users.a]\nroles = [\"r\"]",
-                "users.a.roles: there is no [roles.r]",
+                "line 2: users.a.roles: there is no [roles.r]",
             ),
             (
                 "[users.a]\ntokens = [\"HASH\"]\n[users.b]\ntokens = [\"HASH\"]",
-                "users.b.tokens: another user, or this one twice, has the same token",
+                "line 4: users.b.tokens: another user, or this one twice, has the same token",
             ),
             (
                 "[users.a]\ncertificates = [\"x\"]\n[users.b]\ncertificates = [\"X\"]",
-                "users.b.certificates: `x` stands for `a` already",
+                "line 4: users.b.certificates: `x` stands for `a` already",
+            ),
+            (
+                "[users.a]\nroles = [\n  \"r s\",\n]",
+                "line 3: users.a.roles: name has a blank or control character at byte 1",
+            ),
+            (
+                "[users.a]\ncertificates = [\"CN=a\"]",
+                "line 2: users.a.certificates: no name that counts in a certificate: write a DNS name, an e-mail \
+                 address or a URI as it stands there",
             ),
             (
                 "[users.\"a b\"]",
@@ -403,10 +445,23 @@ mod tests {
             "[users.a]\ntokens = hunter2",
             "[users.a]\nrights = [\"hunter2\"]",
             "[jwt]\nalgorithms = \"hunter2\"",
+            "[jwt]\nalgorithms = [\"hunter2\"]\nissuer = \"i\"\naudience = \"a\"\nsecret_file = \"f\"",
+            "[jwt]\nalgorithms = [\"HS256\"]\nissuer = \"i\"\naudience = \"a\"\nsecret_file = \"hunter2\"",
+            "[users.a]\nroles = [\"x, expected hunter2\", 7]\nrights = [\"x, expected hunter2\"]",
+            "[users.a]\ncertificates = [\"a\", \"hunter2 hunter2\"]",
         ] {
             let error = Policy::parse(text, &|_| Err("not there".into())).unwrap_err();
             let said = format!("{error} {error:?}");
             assert!(!said.contains("hunter2"), "{said}");
         }
+        for value in ["1234567", "-1234567", "0.1234567", "1234567-01-01"] {
+            let text = format!("[users.a]\ntokens = [{value}]");
+            let error = Policy::parse(&text, &|_| Err("not there".into())).unwrap_err();
+            assert!(!error.to_string().contains("1234567"), "{error}");
+        }
+        check_error(
+            "[users.a]\ntokens = [true]",
+            "line 2: invalid type: boolean, expected a string",
+        );
     }
 }

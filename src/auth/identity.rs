@@ -6,8 +6,6 @@ use crate::topic::Topic;
 
 /// The longest name of a user or role, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 128;
-/// The most roles that one caller's JWT may name; further ones are not looked at.
-pub const ROLES_MAX: usize = 64;
 
 /// A user's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without blanks or control characters. It may
 /// well be one that no topic has as a token, such as an e-mail address.
@@ -99,7 +97,7 @@ name_traits!(RoleName);
 pub struct Identity {
     /// Who it is.
     pub user: UserName,
-    /// Roles that the credentials name, beside those of the auth file.
+    /// Roles that the credentials name, beside those that the auth file gives the user.
     pub roles: Vec<RoleName>,
     /// When the proof runs out, if it does.
     pub expires_at: Option<SystemTime>,

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::{
     file::{AuthError, JwtText, ReadNamed},
-    identity::{Identity, ROLES_MAX, RoleName},
+    identity::{Identity, RoleName},
     jwt_key::JwtKey,
     policy::Unproven,
     ring_provider,
@@ -45,19 +45,17 @@ fn wrong(reason: impl Into<String>) -> AuthError {
 impl JwtPolicy {
     pub(super) fn new(text: JwtText, read: ReadNamed<'_>) -> Result<Self, AuthError> {
         ring_provider::install();
-        let parse = |name: &String| {
+        let parse = |(at, name): (usize, &String)| {
             let algorithm = name.parse::<Algorithm>();
+            // It may be a secret in the wrong place.
             algorithm.map_err(|_| {
                 wrong(format!(
-                    "`{name}` is no algorithm: write RS256, ES256 or so"
+                    "algorithms[{at}] is none: write RS256, ES256 or so"
                 ))
             })
         };
-        let algorithms: Vec<_> = text
-            .algorithms
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?;
+        let algorithms = text.algorithms.iter().enumerate().map(parse);
+        let algorithms: Vec<_> = algorithms.collect::<Result<_, _>>()?;
         if text.issuer.is_empty() || text.audience.is_empty() {
             return Err(wrong("issuer and audience must not be empty"));
         }
@@ -101,6 +99,8 @@ impl JwtPolicy {
             .ok_or_else(|| invalid("the JWT names no key that is known for its algorithm"))?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = 0;
+        // In the second in which it runs out, a token has run out.
+        validation.reject_tokens_expiring_in_less_than = 1;
         validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
         validation.set_issuer(&[&self.issuer]);
@@ -120,8 +120,15 @@ impl JwtPolicy {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(invalid("the JWT is of another issuer"));
         }
-        self.identity(&claims)
-            .ok_or_else(|| invalid("the JWT's sub or exp is nothing that can be used"))
+        let mut identity = identity(&claims)
+            .ok_or_else(|| invalid("the JWT's sub or exp is nothing that can be used"))?;
+        let named = self.roles_claim.as_ref().and_then(|name| claims.get(name));
+        let names =
+            role_names(named).ok_or_else(|| invalid("the JWT's roles are no list of names"))?;
+        // What is no name is none of the auth file's.
+        let roles: BTreeSet<RoleName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        identity.roles = roles.into_iter().collect();
+        Ok(identity)
     }
 
     fn key(&self, id: Option<&str>) -> Option<&JwtKey> {
@@ -132,40 +139,54 @@ impl JwtPolicy {
             (keys, id) => keys.iter().find(|key| key.id.as_deref() == id),
         }
     }
+}
 
-    fn identity(&self, claims: &Map<String, Value>) -> Option<Identity> {
-        let expires_after = claims.get("exp")?.as_f64()?;
-        let expires_after = Duration::try_from_secs_f64(expires_after.floor()).ok()?;
-        let roles = self.roles_claim.as_ref().and_then(|name| claims.get(name));
-        let roles: BTreeSet<RoleName> = match roles {
-            Some(Value::String(one)) => one.parse().into_iter().collect(),
-            Some(Value::Array(many)) => many
-                .iter()
-                .take(ROLES_MAX)
-                .filter_map(|role| role.as_str()?.parse().ok())
-                .collect(),
-            _ => BTreeSet::new(),
-        };
-        Some(Identity {
-            user: claims.get("sub")?.as_str()?.parse().ok()?,
-            roles: roles.into_iter().collect(),
-            expires_at: Some(SystemTime::UNIX_EPOCH.checked_add(expires_after)?),
-        })
+fn identity(claims: &Map<String, Value>) -> Option<Identity> {
+    let expires_after = claims.get("exp")?.as_f64()?;
+    let expires_after = Duration::try_from_secs_f64(expires_after.floor()).ok()?;
+    Some(Identity {
+        user: claims.get("sub")?.as_str()?.parse().ok()?,
+        roles: Vec::new(),
+        expires_at: Some(SystemTime::UNIX_EPOCH.checked_add(expires_after)?),
+    })
+}
+
+/// The names in a list, or in a text with blanks between them, as in OAuth's `scope`; `None` if it is neither. A
+/// role may deny, so that none may be overlooked.
+fn role_names(claim: Option<&Value>) -> Option<Vec<&str>> {
+    match claim {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::String(text)) => Some(text.split_whitespace().collect()),
+        Some(Value::Array(many)) => many.iter().map(Value::as_str).collect(),
+        Some(_) => None,
     }
 }
 
 fn keys(text: &JwtText, read: ReadNamed<'_>) -> Result<Vec<JwtKey>, AuthError> {
-    let read_key = |path: &Path, parse: fn(&[u8]) -> Result<Vec<JwtKey>, String>| {
-        let keys = read(path).and_then(|content| parse(&content));
+    let public = |key, path: &Path, parse: fn(&[u8]) -> Result<Vec<JwtKey>, String>| {
+        let path_shown = path.display();
+        let content = read(path).map_err(|reason| format!("cannot read {path_shown}: {reason}"));
+        let keys = content.and_then(|content| {
+            parse(&content).map_err(|reason| format!("{path_shown}: {reason}"))
+        });
+        keys.map_err(|reason| AuthError::Named { key, reason })
+    };
+    // Where the path should be may be the secret.
+    let secret = |path: &Path| {
+        let content =
+            read(path).map_err(|reason| format!("cannot read the file that it names: {reason}"));
+        let keys = content.and_then(|content| Ok(vec![JwtKey::secret(&content)?]));
         keys.map_err(|reason| AuthError::Named {
-            path: path.to_owned(),
+            key: "secret_file",
             reason,
         })
     };
     match (&text.public_key_file, &text.secret_file, &text.jwks_file) {
-        (Some(path), None, None) => read_key(path, |pem| Ok(vec![JwtKey::pem(pem)?])),
-        (None, Some(path), None) => read_key(path, |secret| Ok(vec![JwtKey::secret(secret)?])),
-        (None, None, Some(path)) => read_key(path, JwtKey::set),
+        (Some(path), None, None) => {
+            public("public_key_file", path, |pem| Ok(vec![JwtKey::pem(pem)?]))
+        }
+        (None, Some(path), None) => secret(path),
+        (None, None, Some(path)) => public("jwks_file", path, JwtKey::set),
         _ => Err(wrong(
             "name one of public_key_file, secret_file and jwks_file",
         )),

@@ -13,6 +13,7 @@
 //! Knows no gRPC, no HTTP and no task. What a JWT's `exp` and `nbf` mean now is the one thing asked of
 //! a clock, by the library that checks them.
 
+mod certificate_name;
 mod file;
 mod guesses;
 mod identity;
@@ -31,9 +32,10 @@ mod source;
 mod token;
 
 pub use self::{
+    certificate_name::CertificateNameError,
     file::{AuthError, TOKENS_MAX},
     guesses::{GUESS_INTERVAL, GUESSES_MAX, Guesses, PEERS_MAX},
-    identity::{Identity, NAME_BYTES_MAX, NameError, ROLES_MAX, RoleName, UserName},
+    identity::{Identity, NAME_BYTES_MAX, NameError, RoleName, UserName},
     pattern::{RuleFilter, RuleFilterError},
     policy::{Credentials, Policy, Unproven},
     rules::{Action, Decision, Holder, Right, Rule, Rules},

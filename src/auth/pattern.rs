@@ -64,6 +64,24 @@ impl RuleFilter {
         self.0.as_str()
     }
 
+    /// What it allows this user, with the name in its place; `None` if that is nothing, since no topic has the
+    /// name as a token.
+    #[must_use]
+    pub fn allowing(&self, user: &UserName) -> Option<String> {
+        let name = user.as_token();
+        let token = |token| if token == USER { name } else { Some(token) };
+        let tokens: Option<Vec<&str>> = self.0.tokens().map(token).collect();
+        tokens.map(|tokens| tokens.join("."))
+    }
+
+    /// What it denies this user: what anybody is denied, if no topic has the name as a token.
+    #[must_use]
+    pub fn denying(&self, user: &UserName) -> String {
+        let name = user.as_token().unwrap_or("*");
+        let token = |token| if token == USER { name } else { token };
+        self.0.tokens().map(token).collect::<Vec<_>>().join(".")
+    }
+
     /// Whether every topic that `asked` matches is one that this allows the user. A name that no topic
     /// has as a token allows nothing.
     pub(super) fn covers(&self, asked: Asked<'_>, user: &UserName) -> bool {

@@ -168,6 +168,12 @@ impl Rules {
             .any(|(_, grants)| grants.rights.contains(&right))
     }
 
+    /// Whether there are rules for this role.
+    #[must_use]
+    pub fn has_role(&self, role: &RoleName) -> bool {
+        self.roles.contains_key(role)
+    }
+
     /// The rules that concern a caller, denials first.
     pub fn concerning<'a>(
         &'a self,

@@ -1,22 +1,26 @@
 //! `broker check`: whether the broker would start, and what it would let a user do.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use bytesize::ByteSize;
 use fanfare::{
-    auth::{Action, AuthFile, Decision, Identity, Right, Rule, Rules},
+    auth::{Action, AuthFile, Decision, Identity, Policy, Right, Rule, Rules, UserName},
     broker::{Bounds, HistoryLimits, Retention},
     server::Server,
 };
 
 use super::put;
-use crate::config::{CheckArgs, Config};
+use crate::{
+    config::{CheckArgs, Config},
+    telemetry,
+};
 
 /// An answer was no.
 const NO: u8 = 3;
 
 pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    telemetry::check(&args.log, &args.trace).context("the configuration is not valid")?;
     let config = Config::try_from(args.serve)?;
     Server::check(&config.server)
         .await
@@ -38,6 +42,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     };
     let mut identity = Identity::of(user);
     identity.roles = args.role;
+    put(doubted(&policy, &identity, file.path()))?;
     let rules = policy.rules();
     if args.publish.is_empty() && args.subscribe.is_empty() {
         put(described(rules, &identity))?;
@@ -85,6 +90,26 @@ fn kept(history: &HistoryLimits) -> String {
         + &format!("the first rule that matches decides; all topics together keep {all} at most\n")
 }
 
+/// What makes the answers those of a case that never comes, a line each.
+fn doubted(policy: &Policy, identity: &Identity, path: &Path) -> String {
+    let (user, file) = (&identity.user, path.display());
+    let mut lines = String::new();
+    for role in &identity.roles {
+        if !policy.rules().has_role(role) {
+            lines += &format!(
+                "{file} has no [roles.{role}]: the role neither gives nor takes anything\n"
+            );
+        }
+    }
+    if !policy.can_be_proven(user) {
+        lines += &format!(
+            "nobody can prove to be user `{user}` by {file}: it has no token and no certificate for it, and no \
+             [jwt]\n"
+        );
+    }
+    lines
+}
+
 /// All that the rules give and take, a line each.
 fn described(rules: &Rules, identity: &Identity) -> String {
     let user = &identity.user;
@@ -92,19 +117,19 @@ fn described(rules: &Rules, identity: &Identity) -> String {
     for action in [Action::Publish, Action::Subscribe] {
         let rules: Vec<Rule> = rules.concerning(identity, action).collect();
         let verb = action.as_str();
-        if !rules.iter().any(|rule| rule.allows) {
+        let gives = |rule: &Rule| rule.allows && rule.filter.allowing(user).is_some();
+        let may_anything = rules.iter().any(gives);
+        if !may_anything {
             lines += &format!("user `{user}` may {verb} to nothing\n");
-            continue;
         }
-        for Rule {
-            holder,
-            allows,
-            filter,
-            ..
-        } in &rules
-        {
-            let may = if *allows { "may" } else { "may never" };
-            lines += &format!("user `{user}` {may} {verb} to `{filter}`, by a rule for {holder}\n");
+        // What is denied is of no matter to who may do nothing.
+        let shown = rules.iter().filter(|rule| rule.allows || may_anything);
+        lines.extend(shown.map(|rule| concerned(user, rule)));
+        let is_denied = rules.iter().any(|rule| !rule.allows);
+        if action == Action::Subscribe && may_anything && is_denied {
+            lines += &format!(
+                "a filter that overlaps what user `{user}` may never subscribe to is refused as a whole\n"
+            );
         }
     }
     for right in [Right::Metrics, Right::Reflection] {
@@ -116,6 +141,27 @@ fn described(rules: &Rules, identity: &Identity) -> String {
         lines += &format!("user `{user}` {may} use {}\n", right.as_str());
     }
     lines
+}
+
+/// What one rule means for this user.
+fn concerned(user: &UserName, rule: &Rule) -> String {
+    let Rule {
+        holder,
+        action,
+        allows,
+        filter,
+    } = rule;
+    let verb = action.as_str();
+    if !allows {
+        let filter = filter.denying(user);
+        return format!("user `{user}` may never {verb} to `{filter}`, by a rule for {holder}\n");
+    }
+    match filter.allowing(user) {
+        Some(filter) => format!("user `{user}` may {verb} to `{filter}`, by a rule for {holder}\n"),
+        None => format!(
+            "`{filter}`, in a rule for {holder}, gives user `{user}` nothing: its name is no token of a topic\n"
+        ),
+    }
 }
 
 fn answered(identity: &Identity, action: Action, what: &str, decision: &Decision) -> String {

@@ -19,6 +19,8 @@ use crate::config::{ConnectArgs, TokenArgs};
 
 /// Far more than any token takes.
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
+/// What is shorter is likely a word: it would be guessed from its hash. 128 random bits have as many digits.
+const TOKEN_CHARACTERS_MIN: usize = 32;
 /// The token itself, for those who have no file.
 const TOKEN_VARIABLE: &str = "BROKER_TOKEN";
 
@@ -26,6 +28,12 @@ pub(super) fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     if args.hash {
         let token = read(io::stdin().lock()).context("cannot read standard input")?;
         ensure!(!token.is_empty(), "standard input has no token");
+        let characters = token.chars().count();
+        ensure!(
+            characters >= TOKEN_CHARACTERS_MIN,
+            "a token of {characters} characters is below the minimum of {TOKEN_CHARACTERS_MIN}: `broker token` makes \
+             one that nobody can guess"
+        );
         let hash = TokenHash::of(&token.as_str().into());
         put(format_args!("{hash}\n"))?;
     } else {

@@ -79,7 +79,7 @@ pub use self::{
     token::{Authorized, BearerToken, BearerTokenError},
     url::UrlError,
 };
-pub use crate::pem::PemError;
+pub use crate::pem::{NoPem, PemError};
 use crate::{
     message::Message,
     wire::{

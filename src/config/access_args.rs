@@ -10,13 +10,13 @@ use fanfare::{
 };
 use humantime::Duration;
 
-use super::ServeArgs;
+use super::{LogArgs, ServeArgs, TraceArgs};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub(crate) struct AccessArgs {
-    /// Says who may do what, by a file that is read again whenever it changes; without it, anybody may do
-    /// anything. See the README
+    /// Says who may do what, by a file that is read again whenever it changes, and at once on SIGHUP; without it,
+    /// anybody may do anything. See the README
     #[arg(long, env = "BROKER_AUTH_FILE", value_name = "PATH")]
     pub(crate) auth_file: Option<PathBuf>,
     /// How many wrong credentials in a row are taken from one address
@@ -45,6 +45,10 @@ pub(crate) struct TokenArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Says in plain words what this user may do
     #[arg(long = "as", value_name = "USER", requires = "auth_file")]
     pub(crate) user: Option<UserName>,

@@ -25,7 +25,8 @@ use super::{
     version,
     args_conflicts_with_subcommands = true,
     after_help = "Each option can be set by its environment variable instead; the option wins.\n\
-        SIGINT or SIGTERM stops the broker in order, a second one at once."
+        SIGINT or SIGTERM stops the broker in order, a second one at once. On SIGHUP it looks at its TLS \
+        files and its auth file at once."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -11,7 +11,7 @@ use ring::hmac;
 use serde_json::{Map, Value};
 
 use super::input::Input;
-use crate::auth::{Credentials, Identity, Policy, ROLES_MAX, RoleName, Secret, TokenHash};
+use crate::auth::{Credentials, Identity, Policy, RoleName, Secret, TokenHash};
 
 const TOKEN: &str = "hunter2";
 const TOKENS_USER: &str = "bob";
@@ -19,13 +19,15 @@ const SECRET: &[u8] = b"thirty-two bytes are long enough";
 const ISSUER: &str = "i";
 const AUDIENCE: &str = "fanfare";
 const ROLES_CLAIM: &str = "groups";
+/// All that the auth file names.
+const ROLES: [&str; 2] = ["r", "s"];
 /// Times so near are not asked about, since time goes on.
 const NEAR_SECONDS: f64 = 60.0;
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     let hash = TokenHash::of(&TOKEN.into());
     let text = format!(
-        "[users.{TOKENS_USER}]\ntokens = [\"{hash}\"]\n\
+        "[users.{TOKENS_USER}]\ntokens = [\"{hash}\"]\n[roles]\nr = {{}}\ns = {{}}\n\
          [jwt]\nalgorithms = [\"HS256\"]\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\n\
          roles_claim = \"{ROLES_CLAIM}\"\nsecret_file = \"f\""
     );
@@ -165,16 +167,15 @@ impl Jwt {
         let since = Duration::try_from_secs_f64(expires_at.floor()).ok()?;
         let mut identity = Identity::of(self.claims.get("sub")?.as_str()?.parse().ok()?);
         identity.expires_at = Some(UNIX_EPOCH.checked_add(since)?);
-        let roles = match self.claims.get(ROLES_CLAIM) {
-            Some(Value::Array(many)) => &many[..many.len().min(ROLES_MAX)],
-            Some(one) => std::slice::from_ref(one),
-            None => &[],
+        let named: Vec<&str> = match self.claims.get(ROLES_CLAIM) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(text)) => text.split_whitespace().collect(),
+            Some(Value::Array(many)) => many.iter().map(Value::as_str).collect::<Option<_>>()?,
+            Some(_) => return None,
         };
-        let roles: BTreeSet<RoleName> = roles
-            .iter()
-            .filter_map(|role| role.as_str()?.parse().ok())
-            .collect();
-        identity.roles = roles.into_iter().collect();
+        let roles: BTreeSet<&str> = named.into_iter().filter(|r| ROLES.contains(r)).collect();
+        let role = |role: &str| role.parse::<RoleName>().expect("it is a name");
+        identity.roles = roles.into_iter().map(role).collect();
         Some(identity)
     }
 }

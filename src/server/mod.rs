@@ -60,7 +60,10 @@ use crate::{
     metrics::{Limit, Metrics},
     reloads::Reloads,
 };
-pub use crate::{pem::PemError, service::trace::SPANS};
+pub use crate::{
+    pem::{NoPem, PemError},
+    service::trace::SPANS,
+};
 
 /// A broker's front door, bound and not yet serving.
 #[derive(Debug)]
@@ -103,12 +106,21 @@ pub enum BindError {
 
 /// Asks a server to look at its files at once, and not only in a moment. Clones ask the same server.
 #[derive(Clone, Debug, Default)]
-pub struct Reload(Arc<Notify>);
+pub struct Reload(Arc<Asked>);
+
+/// Those who look at files, each of whom is asked on its own.
+#[derive(Debug, Default)]
+struct Asked {
+    tls: Notify,
+    auth: Notify,
+}
 
 impl Reload {
-    /// Takes what is new into force, or logs at once why it does not work.
+    /// Takes what is new into force, or logs at once why it does not work. Without TLS files and an auth file it does
+    /// nothing.
     pub fn reload(&self) {
-        self.0.notify_one();
+        self.0.tls.notify_one();
+        self.0.auth.notify_one();
     }
 }
 
@@ -229,7 +241,7 @@ impl Server {
             tokio::select! {
                 () = accept::accept(&listener, &context, &connections, &workers) => {}
                 () = keep_time(&broker, &context) => {}
-                () = keep_current(access) => {}
+                () = keep_current(access, &reload) => {}
                 () = keep_tls_current(&context, watch, &reload) => {}
             }
         };
@@ -266,9 +278,9 @@ fn guard(
     (Some(Arc::new(access)), metrics)
 }
 
-async fn keep_current(access: Option<Arc<Access>>) {
+async fn keep_current(access: Option<Arc<Access>>, reload: &Reload) {
     match access {
-        Some(access) => access.keep_current().await,
+        Some(access) => access.keep_current(&reload.0.auth).await,
         None => std::future::pending().await,
     }
 }
@@ -302,7 +314,7 @@ async fn finish(broker: &Broker, context: &Context, connections: &TaskTracker) {
 
 async fn keep_tls_current(context: &Context, watch: Option<Watch>, reload: &Reload) {
     match context.tls.as_ref().zip(watch) {
-        Some((tls, watch)) => tls.keep_current(watch, &reload.0).await,
+        Some((tls, watch)) => tls.keep_current(watch, &reload.0.tls).await,
         None => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use std::{
     panic,
 };
 
-use anyhow::Context;
+use anyhow::anyhow;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -33,14 +33,30 @@ impl Telemetry {
     }
 }
 
+/// Whether [`init`] would take these.
+#[cfg_attr(
+    not(feature = "otlp"),
+    expect(unused_variables, reason = "nobody asks for traces then")
+)]
+pub(crate) fn check(log: &LogArgs, trace: &TraceArgs) -> anyhow::Result<()> {
+    #[cfg(feature = "otlp")]
+    trace.otlp_endpoint.as_deref().map_or(Ok(()), otlp::check)?;
+    filter(log).map(drop)
+}
+
+fn filter(log: &LogArgs) -> anyhow::Result<EnvFilter> {
+    // What the error says, its cause says again.
+    EnvFilter::try_new(&log.log_level)
+        .map_err(|error| anyhow!("--log-level `{}` is not valid: {error}", log.log_level))
+}
+
 /// Starts logging and tracing, and makes panics part of the log.
 #[cfg_attr(
     not(feature = "otlp"),
     expect(unused_variables, reason = "nobody asks for traces then")
 )]
 pub(crate) fn init(log: &LogArgs, trace: &TraceArgs) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(&log.log_level)
-        .with_context(|| format!("--log-level `{}` is not valid", log.log_level))?;
+    let filter = filter(log)?;
     // NO_COLOR is honoured by its convention: set and not empty.
     let colour = io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -28,13 +28,19 @@ pub(crate) struct Exporter {
     runtime: Runtime,
 }
 
+/// Whether it may be a collector's address.
+pub(super) fn check(endpoint: &str) -> anyhow::Result<()> {
+    ensure!(
+        endpoint.starts_with("http://"),
+        "--otlp-endpoint `{endpoint}` is not http://HOST:PORT: send spans to a collector nearby, in \
+         plaintext, and let it pass them on"
+    );
+    Ok(())
+}
+
 impl Exporter {
     pub(super) fn new(endpoint: &str) -> anyhow::Result<Self> {
-        ensure!(
-            endpoint.starts_with("http://"),
-            "--otlp-endpoint `{endpoint}` is not http://HOST:PORT: send spans to a collector nearby, in \
-             plaintext, and let it pass them on"
-        );
+        check(endpoint)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("otlp")

@@ -520,6 +520,28 @@ fn all_commands_speak_tls_and_say_who_they_are() {
     assert!(run(&[&["health"], &known[..]].concat()).status.success());
 }
 
+/// A SIGHUP may be meant for all of a session, or of a host.
+#[test]
+fn a_hangup_ends_no_broker_and_has_the_auth_file_looked_at_at_once() {
+    let (mut open, url) = serve(&[]);
+    open.signal("-HUP");
+    open.log_line("SIGHUP: there are no files to look at");
+    assert!(run(&["health", "-s", &url]).status.success());
+
+    let (folder, _) = guarded("");
+    let auth_file = path_in(&folder, "auth.toml");
+    let (mut guarded, url) = serve(&["--auth-file", &auth_file]);
+    guarded.signal("-HUP");
+    guarded.log_line("the auth file is as it was");
+    std::fs::write(&auth_file, "[users").unwrap();
+    guarded.signal("-HUP");
+    guarded.log_line("the auth file is wrong: what it said before stays in force");
+    std::fs::write(&auth_file, "[users.bob]").unwrap();
+    guarded.signal("-HUP");
+    guarded.log_line("the auth file has changed and is in force");
+    assert!(run(&["health", "-s", &url]).status.success());
+}
+
 #[test]
 fn plaintext_in_the_open_is_refused_with_both_ways_out() {
     // None of these is listened on: that is refused before it is tried.
@@ -694,10 +716,11 @@ fn check_says_in_plain_words_what_a_user_may_do() {
     };
     assert_eq!(check(&[]), (Some(0), String::new()));
     let all = "\
-        user `alice` may publish to `inbox.{user}`, by a rule for everyone\n\
+        user `alice` may publish to `inbox.alice`, by a rule for everyone\n\
         user `alice` may publish to `orders.*`, by a rule for role `writer`\n\
         user `alice` may never subscribe to `orders.secret.>`, by a rule for user `alice`\n\
         user `alice` may subscribe to `orders.>`, by a rule for user `alice`\n\
+        a filter that overlaps what user `alice` may never subscribe to is refused as a whole\n\
         user `alice` may use metrics\n\
         user `alice` may not use reflection\n";
     assert_eq!(check(&["--as", "alice"]), (Some(0), all.to_owned()));
@@ -707,11 +730,95 @@ fn check_says_in_plain_words_what_a_user_may_do() {
     let denied = "no: user `alice` may not subscribe to `orders.>`: the rule for user `alice` denies `orders.secret.>`\n";
     let asked = check(&["--as", "alice", "--subscribe", "orders.>"]);
     assert_eq!(asked, (Some(3), denied.to_owned()));
-    let nothing = "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
+    let nobody = format!("nobody can prove to be user `bob` by {auth_file}: ")
+        + "it has no token and no certificate for it, and no [jwt]\n";
+    let nothing =
+        nobody + "no: user `bob` may not publish to `orders.eu`: no rule allows all of it\n";
     let asked = check(&["--as", "bob", "--publish", "orders.eu"]);
-    assert_eq!(asked, (Some(3), nothing.to_owned()));
+    assert_eq!(asked, (Some(3), nothing.clone()));
     let role = check(&["--as", "bob", "--role", "writer", "--publish", "orders.eu"]);
     assert_eq!(role.0, Some(0));
+    let unknown =
+        format!("{auth_file} has no [roles.wirter]: the role neither gives nor takes anything\n");
+    let role = check(&["--as", "bob", "--role", "wirter", "--publish", "orders.eu"]);
+    assert_eq!(role, (Some(3), unknown + &nothing));
+}
+
+#[test]
+fn check_says_what_a_user_may_do_whose_name_no_topic_has_as_a_token() {
+    let rules = r#"
+        [everyone]
+        publish.allow = ["inbox.{user}.>"]
+        subscribe = { allow = ["inbox.{user}.>", "news"], deny = ["secret.{user}"] }
+        [users."a.b"]
+        certificates = ["a.b"]
+    "#;
+    let (folder, _) = guarded(rules);
+    let auth_file = path_in(&folder, "auth.toml");
+    let output = run(&["check", "--auth-file", &auth_file, "--as", "a.b"]);
+    let none = "`inbox.{user}.>`, in a rule for everyone, gives user `a.b` nothing: its name is no token of a topic\n";
+    let all = [
+        "user `a.b` may publish to nothing\n",
+        none,
+        "user `a.b` may never subscribe to `secret.*`, by a rule for everyone\n",
+        none,
+        "user `a.b` may subscribe to `news`, by a rule for everyone\n",
+        "a filter that overlaps what user `a.b` may never subscribe to is refused as a whole\n",
+        "user `a.b` may not use metrics\n",
+        "user `a.b` may not use reflection\n",
+    ];
+    let said = text(&output.stdout);
+    let (_, said) = said.split_once('\n').unwrap();
+    assert_eq!(said, all.concat());
+}
+
+#[test]
+fn check_takes_the_options_of_logs_and_refuses_what_the_broker_does() {
+    let taken = run(&[
+        "check",
+        "--log-level",
+        "info,hyper=debug",
+        "--log-format",
+        "json",
+    ]);
+    assert_eq!(taken.status.code(), Some(0), "{taken:?}");
+    for (variable, value, code) in [
+        ("BROKER_LOG_LEVEL", "x=y=z", 1),
+        ("BROKER_LOG_FORMAT", "xml", 2),
+    ] {
+        for command in [&["check"][..], &["--listen", "127.0.0.1:0"]] {
+            let refused = broker(command).env(variable, value).output().unwrap();
+            let said = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(code), "{said}");
+            assert!(said.contains(value), "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_hash_of_what_can_be_guessed_is_not_told() {
+    let hash = |text: &str| {
+        let mut hash = broker(&["token", "--hash"]);
+        let mut hash = hash
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        hash.stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        hash.wait_with_output().unwrap()
+    };
+    assert_eq!(hash(&"x".repeat(32)).status.code(), Some(0));
+    check_refused(
+        &hash("hunter2\n"),
+        1,
+        "broker: a token of 7 characters is below the minimum of 32: `broker token` makes one that nobody can guess",
+    );
+    check_refused(&hash("\n"), 1, "broker: standard input has no token");
 }
 
 #[test]
@@ -858,6 +965,27 @@ fn the_readmes_auth_file_answers_as_the_readme_says() {
         .collect();
     let auth_file = path_in(&folder, "auth.toml");
     std::fs::write(&auth_file, sample.replace("sha256:6b86...", &hash)).unwrap();
+
+    let check = || {
+        let asked = ["--as", "alice", "--subscribe", "orders.>"];
+        let mut checked = broker(&[&["check", "--auth-file", "auth.toml"], &asked[..]].concat());
+        let checked = checked.current_dir(folder.path()).output().unwrap();
+        let said = text(&checked.stdout).to_owned() + text(&checked.stderr);
+        for line in said.lines() {
+            assert!(shown.contains(line), "{said}");
+        }
+        assert_eq!(said.lines().count(), 2, "{said}");
+        assert_eq!(checked.status.code(), Some(3));
+    };
+    // As it is printed, and with an issuer.
+    check();
+    let with_issuer = std::fs::read_to_string(&auth_file).unwrap();
+    let with_issuer: Vec<&str> = with_issuer
+        .lines()
+        .map(|line| line.strip_prefix('#').unwrap_or(line))
+        .collect();
+    assert!(with_issuer.iter().any(|line| line.starts_with("[jwt]")));
+    std::fs::write(&auth_file, with_issuer.join("\n")).unwrap();
     let modulus = base64::Engine::encode(
         &base64::engine::general_purpose::URL_SAFE_NO_PAD,
         [0xff; 256],
@@ -865,21 +993,5 @@ fn the_readmes_auth_file_answers_as_the_readme_says() {
     let keys =
         serde_json::json!({"keys": [{"kty": "RSA", "alg": "RS256", "n": modulus, "e": "AQAB"}]});
     std::fs::write(path_in(&folder, "keys.json"), keys.to_string()).unwrap();
-
-    let mut checked = broker(&[
-        "check",
-        "--auth-file",
-        "auth.toml",
-        "--as",
-        "alice",
-        "--subscribe",
-        "orders.>",
-    ]);
-    let checked = checked.current_dir(folder.path()).output().unwrap();
-    let said = text(&checked.stdout).to_owned() + text(&checked.stderr);
-    for line in said.lines() {
-        assert!(shown.contains(line), "{said}");
-    }
-    assert_eq!(said.lines().count(), 2, "{said}");
-    assert_eq!(checked.status.code(), Some(3));
+    check();
 }

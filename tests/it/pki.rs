@@ -43,7 +43,14 @@ fn pem(kind: &str, der: &[u8]) -> String {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::valid(name, VALID)
+    }
+
+    /// An authority from the one year to the other.
+    pub(crate) fn valid(name: &str, (from, to): (i32, i32)) -> Self {
         let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(to, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();

@@ -605,6 +605,35 @@ async fn files_that_do_not_work_are_said_before_anything_is_served() {
     };
     let said = refusal(nobody).await;
     assert!(said.starts_with("no certificate in "), "{said}");
+
+    let trusting = |bundle: &[&str]| {
+        files.write("bundle.pem", &bundle.concat());
+        TlsConfig {
+            client_ca: Some(files.path("bundle.pem")),
+            ..files.server()
+        }
+    };
+    let bundle = files.path("bundle.pem").display().to_string();
+    let old = Authority::valid("old", EXPIRED);
+    let said = refusal(trusting(&[&authority.pem, &old.pem])).await;
+    let whose = |subject: &str| format!("the certificate of `{subject}` in {bundle} is ");
+    let start = whose("CN=old") + "valid from 2001";
+    assert!(said.starts_with(&start), "{said}");
+    let early = Authority::valid("early", (3000, 4000));
+    let said = refusal(trusting(&[&early.pem])).await;
+    assert!(said.starts_with(&whose("CN=early")), "{said}");
+    let nobodys = authority.issue("localhost", VALID);
+    let said = refusal(trusting(&[&nobodys.certificate])).await;
+    let start = whose("CN=rcgen self signed cert") + "no authority's";
+    assert!(said.starts_with(&start), "{said}");
+    // One that is over in the midst of a chain breaks it.
+    let own = old.issue("localhost", VALID);
+    files.write("chain.pem", &[own.certificate, old.pem.clone()].concat());
+    files.write("chain.key", &own.key);
+    let chain = TlsConfig::new(files.path("chain.pem"), files.path("chain.key"));
+    let said = refusal(chain).await;
+    assert!(said.ends_with(only), "{said}");
+
     // Where TLS is not served, nothing is said about it.
     let plain = Running::start().await;
     assert!(!plain.get("/metrics").await.1.contains("tls"));

@@ -46,7 +46,8 @@ fn hs256(header: &Value, claims: &Value) -> String {
 
 fn policy(settings: &str, named: Vec<u8>) -> Result<Policy, String> {
     let text = format!(
-        "[jwt]\nissuer = \"https://issuer.example\"\naudience = \"fanfare\"\nroles_claim = \"groups\"\n{settings}"
+        "[roles.reader]\n[roles.writer]\n[jwt]\nissuer = \"https://issuer.example\"\n\
+         audience = \"fanfare\"\nroles_claim = \"groups\"\n{settings}"
     );
     let parsed = Policy::parse(&text, &|_| Ok(named.clone()));
     parsed.map_err(|error| error.to_string())
@@ -76,7 +77,7 @@ fn check_refused(policy: &Policy, token: &str, expected: &str) {
 #[test]
 fn a_sound_jwt_says_who_calls_with_which_roles_and_for_how_long() {
     let mut claims = claims();
-    claims["groups"] = json!(["reader", "writer", "no role", 7]);
+    claims["groups"] = json!(["reader", "writer"]);
     claims["nbf"] = json!(now());
     let token = hs256(&json!({"alg": "HS256", "kid": "whatever"}), &claims);
     let identity = identify(&with_secret(), &token).unwrap();
@@ -88,6 +89,45 @@ fn a_sound_jwt_says_who_calls_with_which_roles_and_for_how_long() {
         expires_at.unwrap().as_secs(),
         claims["exp"].as_u64().unwrap()
     );
+}
+
+#[test]
+fn of_all_roles_that_a_jwt_names_those_of_the_auth_file_count() {
+    let policy = with_secret();
+    let many = |count: usize| (0..count).map(|at| format!("r{at}"));
+    let late: Vec<String> = many(200).chain(["writer".to_owned()]).collect();
+    for (groups, expected) in [
+        (json!(late), &["writer"][..]),
+        (json!(late.join(" ")), &["writer"]),
+        (
+            json!(["writer", "reader", "writer", "no role", ""]),
+            &["reader", "writer"],
+        ),
+        (json!("  writer\treader "), &["reader", "writer"]),
+        (json!("x"), &[]),
+        (json!(""), &[]),
+        (json!([]), &[]),
+        (Value::Null, &[]),
+    ] {
+        let mut claims = claims();
+        claims["groups"] = groups;
+        let identity = identify(&policy, &hs256(&json!({"alg": "HS256"}), &claims)).unwrap();
+        let roles: Vec<_> = identity.roles.iter().map(|role| role.as_str()).collect();
+        assert_eq!(roles, expected, "{claims}");
+    }
+    for groups in [
+        json!({"writer": true}),
+        json!(7),
+        json!(true),
+        json!(["reader", 7]),
+        json!([["writer"]]),
+        json!([null]),
+    ] {
+        let mut claims = claims();
+        claims["groups"] = groups;
+        let token = hs256(&json!({"alg": "HS256"}), &claims);
+        check_refused(&policy, &token, "the JWT's roles are no list of names");
+    }
 }
 
 #[test]
@@ -104,6 +144,7 @@ fn every_claim_is_checked() {
         check(name, Value::Null, lacks);
     }
     check("exp", json!(now() - 2), "the token has expired");
+    check("exp", json!(now()), "the token has expired");
     check("exp", json!("soon"), lacks);
     check("exp", json!(1e300), lacks);
     check("nbf", json!(now() + 60), "the JWT is not valid yet");
@@ -111,6 +152,11 @@ fn every_claim_is_checked() {
     check(
         "iss",
         json!("https://other.example"),
+        "the JWT is of another issuer",
+    );
+    check(
+        "iss",
+        json!(["https://issuer.example"]),
         "the JWT is of another issuer",
     );
     check("aud", json!("other"), "the JWT is for another audience");
@@ -201,6 +247,15 @@ fn keys_of_a_set_are_chosen_by_their_id() {
             {"kty": "OKP", "crv": "Ed25519", "kid": ids[0], "use": "sig", "x": encode(ed.public_key())},
             {"kty": "EC", "crv": "P-256", "kid": ids[1], "alg": "ES256", "x": encode(x), "y": encode(y)},
             {"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"},
+            // What the issuer may need for others, or one day.
+            {"kty": "RSA", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB"},
+            {"kty": "RSA", "key_ops": ["encrypt"], "n": "AQAB", "e": "AQAB"},
+            {"kty": "AKP", "alg": "ML-DSA-44", "kid": "ed", "pub": "AQAB"},
+            {"kty": "EC", "crv": "secp256k1", "x": "AQAB", "y": "AQAB"},
+            {"kty": "OKP", "crv": "Ed448", "x": "AQAB"},
+            {"kty": "oct", "k": "AQAB"},
+            {"kty": 7},
+            {},
         ]})
     };
     let settings = "algorithms = [\"EdDSA\", \"ES256\"]\njwks_file = \"f\"";
@@ -231,8 +286,53 @@ fn keys_of_a_set_are_chosen_by_their_id() {
     check_refused(&policy, &by_ec(json!({"alg": "EdDSA", "kid": "ed"})), wrong);
     for ids in [[None, None], [Some("ed"), None], [Some("x"), Some("x")]] {
         let error = policy_of(jwks(ids).to_string().into_bytes()).unwrap_err();
-        assert_eq!(error, "cannot read f: not every key has a `kid` of its own");
+        assert_eq!(
+            error,
+            "jwt.jwks_file: f: not every key has a `kid` of its own"
+        );
     }
+}
+
+#[test]
+fn an_rsa_key_of_a_length_that_is_not_taken_is_refused() {
+    let jwk = |modulus: &[u8]| {
+        let n = encode(modulus);
+        let set = json!({"keys": [{"kty": "RSA", "kid": "k", "n": n, "e": "AQAB"}]});
+        let settings = "algorithms = [\"RS256\"]\njwks_file = \"f\"";
+        policy(settings, set.to_string().into_bytes()).err()
+    };
+    let refused = |bits: usize| {
+        let limits = "is outside of the 2048 to 8192 that are taken";
+        Some(format!(
+            "jwt.jwks_file: f: its key k: an RSA key of {bits} bits {limits}"
+        ))
+    };
+    assert_eq!(jwk(&[0x80; 256]), None);
+    assert_eq!(jwk(&[0x80; 1024]), None);
+    assert_eq!(jwk(&[0x80; 128]), refused(1024));
+    assert_eq!(jwk(&[0x7f; 256]), refused(2047));
+    assert_eq!(jwk(&[&[0], &[0x80; 128][..]].concat()), refused(1024));
+    assert_eq!(jwk(&[1; 1025]), refused(8193));
+    assert_eq!(jwk(&[]), refused(0));
+
+    let integer = |bytes: &[u8]| [&[0x02, 0x81, bytes.len() as u8][..], bytes].concat();
+    let value = |tag: u8, parts: &[&[u8]]| {
+        let held = parts.concat();
+        [&[tag, 0x82][..], &(held.len() as u16).to_be_bytes(), &held].concat()
+    };
+    let modulus = integer(&[&[0], &[0x80; 128][..]].concat());
+    let key = value(0x30, &[&modulus, &[0x02, 0x03, 1, 0, 1]]);
+    let rsa = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+    let der = value(0x30, &[rsa, &value(0x03, &[&[0], &key])]);
+    let body = base64::prelude::BASE64_STANDARD.encode(der);
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    let settings = "algorithms = [\"RS256\"]\npublic_key_file = \"f\"";
+    let limits = "is outside of the 2048 to 8192 that are taken";
+    let error = policy(settings, pem.into_bytes()).unwrap_err();
+    assert_eq!(
+        error,
+        format!("jwt.public_key_file: f: an RSA key of 1024 bits {limits}")
+    );
 }
 
 #[test]
@@ -244,32 +344,37 @@ fn a_key_file_that_is_none_says_so() {
     let pem = "algorithms = [\"RS256\"]\npublic_key_file = \"f\"";
     let set = "algorithms = [\"RS256\"]\njwks_file = \"f\"";
     let secret = "algorithms = [\"HS256\"]\nsecret_file = \"f\"";
-    let no_pem = "cannot read f: it has no `-----BEGIN PUBLIC KEY-----`";
+    let no_pem = "jwt.public_key_file: f: it has no `-----BEGIN PUBLIC KEY-----`";
     check(pem, b"hunter2", no_pem);
     check(
         pem,
         b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
-        "cannot read f: its key is none of RSA, P-256, P-384 and Ed25519",
+        "jwt.public_key_file: f: its key is none of RSA, P-256, P-384 and Ed25519",
     );
     check(
         set,
         b"hunter2",
-        "cannot read f: it is no JWKS: line 1, column 1",
+        "jwt.jwks_file: f: it is no JWKS: line 1, column 1",
     );
     check(
         set,
         b"{\"keys\": []}",
-        "cannot read f: it has no key for signatures",
+        "jwt.jwks_file: f: it has no key for signatures of a kind that is supported",
     );
     check(
         set,
         b"{\"keys\": [{\"kty\": \"oct\", \"kid\": \"k\", \"k\": \"AAAA\"}]}",
-        "cannot read f: its key k is of no kind that is supported",
+        "jwt.jwks_file: f: it has no key for signatures of a kind that is supported",
+    );
+    check(
+        set,
+        b"{\"keys\": [{\"kty\": \"EC\", \"crv\": \"P-256\", \"kid\": \"k\", \"x\": \"AAAA\"}]}",
+        "jwt.jwks_file: f: its key k is malformed",
     );
     check(
         secret,
         b"hunter2\n",
-        "cannot read f: a secret of 7 bytes is below the 32 that it needs",
+        "jwt.secret_file: a secret of 7 bytes is below the 32 that it needs",
     );
     check(
         "algorithms = [\"RS256\"]",
@@ -279,7 +384,7 @@ fn a_key_file_that_is_none_says_so() {
     check(
         "algorithms = [\"none\"]\nsecret_file = \"f\"",
         SECRET,
-        "jwt: `none` is no algorithm: write RS256, ES256 or so",
+        "jwt: algorithms[0] is none: write RS256, ES256 or so",
     );
     check(
         "algorithms = []\nsecret_file = \"f\"",

@@ -13,7 +13,7 @@ use rustls::{
     pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use x509_cert::{Certificate, der::Decode};
+use x509_cert::{Certificate, Version, der::Decode, ext::pkix::BasicConstraints};
 
 use super::TlsConfig;
 use crate::pem::{self, PemError};
@@ -35,9 +35,9 @@ pub enum TlsError {
         /// Where it departs from X.509.
         source: x509_cert::der::Error,
     },
-    /// The certificate is not valid yet, or no longer.
+    /// A certificate is not valid yet, or no longer.
     #[error(
-        "the certificate in {} is valid from {} to {} only",
+        "the certificate of `{subject}` in {} is valid from {} to {} only",
         path.display(),
         humantime::format_rfc3339_seconds(*from),
         humantime::format_rfc3339_seconds(*to)
@@ -45,6 +45,8 @@ pub enum TlsError {
     NotValidNow {
         /// The file.
         path: PathBuf,
+        /// Whose it is.
+        subject: String,
         /// When it begins to be valid.
         from: SystemTime,
         /// When it expires.
@@ -59,6 +61,17 @@ pub enum TlsError {
         key: PathBuf,
         /// What is wrong.
         source: rustls::Error,
+    },
+    /// A certificate that says that it does not vouch for others.
+    #[error(
+        "the certificate of `{subject}` in {} is no authority's: it does not say CA:TRUE",
+        path.display()
+    )]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        subject: String,
     },
     /// A certificate that cannot vouch for others.
     #[error("a certificate in {} is no authority's", path.display())]
@@ -110,7 +123,7 @@ impl Files {
 #[derive(Debug)]
 pub(super) struct Credentials {
     pub(super) server: Arc<rustls::ServerConfig>,
-    /// When the broker's certificate expires.
+    /// When the first of the broker's certificates expires.
     pub(super) expiry: SystemTime,
 }
 
@@ -118,7 +131,14 @@ impl Credentials {
     /// Credentials from what was in the files that `config` names.
     pub(super) fn new(files: &Files, config: &TlsConfig) -> Result<Self, TlsError> {
         let chain = pem::certificates(&files.certificate, &config.certificate)?;
-        let expiry = check_validity(&chain[0], &config.certificate, SystemTime::now())?;
+        let now = SystemTime::now();
+        let expiries = chain.iter().map(|certificate| {
+            let decoded = decode(certificate, &config.certificate)?;
+            check_validity(&decoded, &config.certificate, now)
+        });
+        let expiries: Vec<SystemTime> = expiries.collect::<Result<_, _>>()?;
+        let first = expiries.into_iter().min();
+        let expiry = first.expect("there is one certificate at least");
         let key = pem::key(&files.key, &config.key)?;
         let provider = Arc::new(ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -146,27 +166,61 @@ impl Credentials {
     }
 }
 
-/// When the certificate expires, if it is valid now. A client would refuse one that is not, and say so
+fn decode(certificate: &CertificateDer<'_>, path: &Path) -> Result<Certificate, TlsError> {
+    Certificate::from_der(certificate).map_err(|source| TlsError::Malformed {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// When the certificate expires, if it is valid now. Whoever is shown one that is not refuses it, and says so
 /// where no operator sees it.
 fn check_validity(
-    certificate: &CertificateDer<'_>,
+    certificate: &Certificate,
     path: &Path,
     now: SystemTime,
 ) -> Result<SystemTime, TlsError> {
-    let decoded = Certificate::from_der(certificate);
-    let decoded = decoded.map_err(|source| TlsError::Malformed {
-        path: path.to_owned(),
-        source,
-    })?;
-    let validity = decoded.tbs_certificate().validity();
+    let validity = certificate.tbs_certificate().validity();
     let from = validity.not_before.to_system_time();
     let to = validity.not_after.to_system_time();
     if (from..=to).contains(&now) {
-        Ok(to)
-    } else {
-        let path = path.to_owned();
-        Err(TlsError::NotValidNow { path, from, to })
+        return Ok(to);
     }
+    Err(TlsError::NotValidNow {
+        path: path.to_owned(),
+        subject: subject(certificate),
+        from,
+        to,
+    })
+}
+
+/// That a certificate may vouch for others now. rustls takes those that it is told to trust as they are, and
+/// certificates of version 1 cannot say it.
+fn check_authority(
+    certificate: &Certificate,
+    path: &Path,
+    now: SystemTime,
+) -> Result<(), TlsError> {
+    check_validity(certificate, path, now)?;
+    let constraints = certificate
+        .tbs_certificate()
+        .get_extension::<BasicConstraints>()
+        .map_err(|source| TlsError::Malformed {
+            path: path.to_owned(),
+            source,
+        })?;
+    let says_so = constraints.is_some_and(|(_, constraints)| constraints.ca);
+    if says_so || certificate.tbs_certificate().version() != Version::V3 {
+        return Ok(());
+    }
+    Err(TlsError::NoAuthority {
+        path: path.to_owned(),
+        subject: subject(certificate),
+    })
+}
+
+fn subject(certificate: &Certificate) -> String {
+    certificate.tbs_certificate().subject().to_string()
 }
 
 fn client_verifier(
@@ -176,6 +230,7 @@ fn client_verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut authorities = RootCertStore::empty();
     for certificate in pem::certificates(content, path)? {
+        check_authority(&decode(&certificate, path)?, path, SystemTime::now())?;
         let added = authorities.add(certificate);
         added.map_err(|source| TlsError::Authority {
             path: path.to_owned(),

@@ -32,7 +32,7 @@ impl TlsMetrics {
         );
         registry.register(
             "tls_certificate_expiry_timestamp_seconds",
-            "When the certificate in force expires, in seconds since 1970",
+            "When the first certificate of the chain in force expires, in seconds since 1970",
             self.expiry.clone(),
         );
     }

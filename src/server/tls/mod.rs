@@ -30,8 +30,8 @@ use self::{
 use super::sniff::Protocol;
 use crate::{certificate::CertificateNames, metrics::Metrics};
 
-/// How often the files are looked at. Twice this is how long a renewal that is written in several steps
-/// may take before it counts as a mistake.
+/// How often the files are looked at. What is new counts once it has been seen twice: as long as this a renewal
+/// that is written in several steps may pause before it counts, and after twice this it is in force.
 pub const TLS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a peer whose handshake failed may take to read why, and how much it may say meanwhile: a
 /// socket that is closed with something unread takes the reason with it.
@@ -40,7 +40,7 @@ const FAREWELL_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where the broker's credentials are. The files are PEM, and may be replaced at any time, by renaming
 /// or by moving a symbolic link too: what is new is in force for new connections within
-/// twice the interval, and what does not work leaves the old in force.
+/// twice the interval, once it has been seen twice in the same form, and what does not work leaves the old in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
     /// The broker's certificate, followed by those of intermediate authorities.

@@ -1,9 +1,10 @@
 //! When credentials on disk are news.
 //!
-//! Certificate and key are two files, and most tools write one after the other: a look in between finds
-//! a pair that does not fit. So what does not work is told when it is seen for a second time, or at once
-//! if an operator has just asked. It is told once for each state of the files, and tried again at every
-//! look, since a certificate may become valid without a change.
+//! Certificate and key are two files, and most tools write one after the other, and each in steps: a look in
+//! between finds a pair that does not fit, or a list of authorities that lacks the last of them. So nothing
+//! counts, for good or bad, before it is seen for a second time, or at once if an operator has just asked. What
+//! does not work is told once for each state of the files, and tried again at every look, since a certificate
+//! may become valid without a change.
 
 use super::files::{Credentials, Files, TlsError};
 
@@ -17,17 +18,23 @@ pub(super) enum Change {
     Bad(TlsError),
 }
 
-/// What is in force, and what is wrong with what is there instead.
+/// What is in force, and what was seen last if it is something else.
 #[derive(Debug)]
 pub(in crate::server) struct Watch {
     in_force: Files,
+    pending: Option<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// None if they cannot be read.
+    files: Option<Files>,
+    /// None if they work.
     trouble: Option<Trouble>,
 }
 
 #[derive(Debug)]
 struct Trouble {
-    /// None if they cannot be read.
-    files: Option<Files>,
     error: String,
     is_told: bool,
 }
@@ -36,7 +43,7 @@ impl Watch {
     pub(super) fn new(in_force: Files) -> Self {
         Self {
             in_force,
-            trouble: None,
+            pending: None,
         }
     }
 
@@ -52,30 +59,37 @@ impl Watch {
             Err(error) => return self.doubt(None, error, is_asked),
         };
         if files == self.in_force {
-            self.trouble = None;
+            self.pending = None;
             return Change::None;
         }
-        match load(&files) {
-            Ok(credentials) => {
-                self.in_force = files;
-                self.trouble = None;
-                Change::Renewed(credentials)
-            }
-            Err(error) => self.doubt(Some(files), error, is_asked),
+        let loaded = match load(&files) {
+            Ok(credentials) => credentials,
+            Err(error) => return self.doubt(Some(files), error, is_asked),
+        };
+        let known = self.pending.take();
+        if is_asked || known.is_some_and(|known| known.files.as_ref() == Some(&files)) {
+            self.in_force = files;
+            return Change::Renewed(loaded);
         }
+        self.pending = Some(Pending {
+            files: Some(files),
+            trouble: None,
+        });
+        Change::None
     }
 
     fn doubt(&mut self, files: Option<Files>, error: TlsError, is_asked: bool) -> Change {
         let said = super::error_chain(&error);
-        let known = self.trouble.take();
-        let known = known.filter(|known| known.files == files && known.error == said);
-        let was_told = known.as_ref().is_some_and(|known| known.is_told);
+        let known = self.pending.take().filter(|known| known.files == files);
+        let known = known.and_then(|known| known.trouble);
+        let known = known.filter(|trouble| trouble.error == said);
+        let was_told = known.as_ref().is_some_and(|trouble| trouble.is_told);
         let tell = !was_told && (is_asked || known.is_some());
-        self.trouble = Some(Trouble {
-            files,
+        let trouble = Some(Trouble {
             error: said,
             is_told: was_told || tell,
         });
+        self.pending = Some(Pending { files, trouble });
         if tell {
             Change::Bad(error)
         } else {
@@ -121,12 +135,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_half_written_is_not_told() {
+    fn what_is_half_written_is_neither_told_nor_taken() {
         let mut watch = Watch::new(Files::of("old"));
         check(&mut watch, "old", false, false, "none");
         check(&mut watch, "half", false, false, "none");
-        check(&mut watch, "new", true, false, "renewed");
-        check(&mut watch, "new", false, false, "none");
+        // One block of two works as well as both do.
+        check(&mut watch, "one", true, false, "none");
+        check(&mut watch, "both", true, false, "none");
+        check(&mut watch, "both", true, false, "renewed");
+        check(&mut watch, "both", false, false, "none");
+        check(&mut watch, "one", true, false, "none");
+        check(&mut watch, "both", true, false, "none");
+        check(&mut watch, "one", true, false, "none");
+    }
+
+    #[test]
+    fn what_works_is_taken_at_once_by_an_operator_who_asks() {
+        let mut watch = Watch::new(Files::of("old"));
+        check(&mut watch, "new", true, true, "renewed");
+        check(&mut watch, "newer", true, false, "none");
+        check(&mut watch, "newer", true, true, "renewed");
     }
 
     #[test]
@@ -148,6 +176,9 @@ mod tests {
         let mut watch = Watch::new(Files::of("old"));
         check(&mut watch, "early", false, true, "bad");
         check(&mut watch, "early", true, false, "renewed");
+        check(&mut watch, "late", true, false, "none");
+        check(&mut watch, "late", false, false, "none");
+        check(&mut watch, "late", false, false, "bad");
     }
 
     #[test]
