@@ -52,12 +52,15 @@ impl Failure {
 pub(super) struct Begun {
     pub(super) id: u32,
     pub(super) head: http::Request<()>,
+    pub(super) head_bytes: usize,
 }
 
 /// A request: its head, and the two halves of its stream.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) head: http::Request<Inbound>,
+    /// What its head takes in memory.
+    pub(crate) head_bytes: usize,
     pub(crate) answer: Outbound,
 }
 
@@ -89,8 +92,14 @@ impl Connection {
     ) -> Result<(), Failure> {
         let mut begun = Vec::new();
         let received = self.0.lock().receive(bytes, now, &mut begun);
-        for Begun { id, head } in begun {
+        for Begun {
+            id,
+            head,
+            head_bytes,
+        } in begun
+        {
             begin(Request {
+                head_bytes,
                 head: head.map(|()| Inbound::new(Arc::clone(&self.0), id)),
                 answer: Outbound::new(Arc::clone(&self.0), id),
             });

@@ -144,6 +144,7 @@ impl State {
         if size == Block::Oversized {
             return self.refuse_oversized(id, is_last, now);
         }
+        let head_bytes = head.bytes();
         let Some((request, body_left)) = head.into_request() else {
             return self.fault(id, Reason::PROTOCOL_ERROR, now);
         };
@@ -151,7 +152,11 @@ impl State {
             return self.fault(id, Reason::PROTOCOL_ERROR, now);
         }
         self.open(id, body_left, is_last);
-        begun.push(Begun { id, head: request });
+        begun.push(Begun {
+            id,
+            head: request,
+            head_bytes,
+        });
         Ok(())
     }
 

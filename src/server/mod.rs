@@ -12,6 +12,7 @@ mod connection;
 mod http1;
 mod http2;
 mod outbox;
+mod pace;
 mod patience;
 mod read_ahead;
 mod routes;
@@ -20,6 +21,7 @@ mod sniff;
 mod socket;
 mod tls;
 mod transport;
+mod weighed;
 mod workers;
 
 use std::{

@@ -102,8 +102,13 @@ impl Field {
         }
     }
 
+    /// Name and value.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.name_bytes + self.value_bytes
+    }
+
     /// What it counts for, in a table and in a list.
     pub(super) fn size(&self) -> usize {
-        self.name_bytes + self.value_bytes + ENTRY_BYTES
+        self.text_bytes() + ENTRY_BYTES
     }
 }
