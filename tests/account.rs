@@ -24,7 +24,7 @@ use tokio::{
 #[allow(dead_code, reason = "other tests use what is not used here")]
 mod attack;
 
-use attack::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, stream};
+use attack::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, stream};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -277,4 +277,28 @@ fn answers_that_nobody_takes_count() {
     let mut said = Said::requests(&block, &block, 0, &asked);
     said.settings = vec![0, 4, 0, 0, 0, 0];
     check([metrics, ("reflection".to_owned(), said)]);
+}
+
+#[test]
+fn what_came_in_part_counts() {
+    let mut half_a_frame = frame(attack::UNKNOWN, 0, 0, &[0; 16_384]);
+    half_a_frame.truncate(16_000);
+    let mut half_a_block = frame(HEADERS, 0, 1, &[0; 16_384]);
+    half_a_block.extend(frame(CONTINUATION, 0, 1, &[0; 16_000]));
+    half_a_block.extend(&frame(CONTINUATION, 0, 1, &[0; 16_384])[..16_000]);
+    check([
+        ("half a frame".to_owned(), Said::frames(half_a_frame)),
+        ("half a header block".to_owned(), Said::frames(half_a_block)),
+    ]);
+}
+
+#[test]
+fn a_full_table_counts() {
+    let mut block = http(GET, "/health");
+    for field in 0..116_u8 {
+        let name = [b'a' + field % 26, b'a' + field / 26];
+        block.extend([0x40, 2, name[0], name[1], 1, b'x']);
+    }
+    let frames = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    check([("a table of tiny entries".to_owned(), Said::frames(frames))]);
 }

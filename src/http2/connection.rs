@@ -64,6 +64,15 @@ pub(crate) struct Request {
     pub(crate) answer: Outbound,
 }
 
+/// What a connection keeps of what came, as allocated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// What waits to be read in all of its streams.
+    pub(crate) inbound_bytes: usize,
+    /// What came in part, and the table of header fields.
+    pub(crate) codec_bytes: usize,
+}
+
 /// One connection. Clones are handles to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(Arc<Mutex<State>>);
@@ -137,9 +146,13 @@ impl Connection {
         has_waiting
     }
 
-    /// What waits to be read in all of its streams, as allocated.
-    pub(crate) fn inbound_bytes(&self) -> usize {
-        self.0.lock().inbound_bytes
+    /// What is kept of what came, as allocated.
+    pub(crate) fn kept(&self) -> Kept {
+        let state = self.0.lock();
+        Kept {
+            inbound_bytes: state.inbound_bytes,
+            codec_bytes: state.arriving.bytes() + state.decoder.bytes(),
+        }
     }
 
     /// How many streams are open.

@@ -29,6 +29,13 @@ pub(super) struct HeaderBlock {
     frames: usize,
 }
 
+impl HeaderBlock {
+    /// What came of it, as allocated.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
 impl State {
     pub(super) fn take_headers(
         &mut self,

@@ -7,7 +7,7 @@ use http::{
 };
 
 /// What a table counts for each of its entries beside name and value (RFC 7541, section 4.1).
-const ENTRY_BYTES: usize = 32;
+pub(super) const ENTRY_BYTES: usize = 32;
 
 /// A field's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
