@@ -229,6 +229,8 @@ impl Metrics {
     pub(crate) fn render(&self) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        // It may wait for its reader, and has grown in steps.
+        out.shrink_to_fit();
         out
     }
 }

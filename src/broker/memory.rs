@@ -104,6 +104,10 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// It is so many bytes by now.
     pub(crate) fn set(&mut self, bytes: usize) {
         let used = &self.memory.used;

@@ -31,12 +31,12 @@ use tonic::service::Routes;
 
 use self::{
     drain_body::{EndsOn, end_in_time},
-    status::{refuse, refuse_client_stream},
+    status::refuse_client_stream,
     translate::{pass_calls, refuse_head},
 };
 pub(crate) use self::{
     health::Readiness,
-    status::internal_error,
+    status::{internal_error, refuse},
     translate::{answer_in_grpc, is_grpc, is_grpc_web},
 };
 use crate::{
@@ -98,7 +98,7 @@ impl Method {
     }
 
     /// The method that a request calls in gRPC.
-    pub(crate) fn of_call(request: &Request) -> Option<Self> {
+    pub(crate) fn of_call<B>(request: &http::Request<B>) -> Option<Self> {
         Self::of(request.uri().path()).filter(|_| is_grpc(request.headers()))
     }
 

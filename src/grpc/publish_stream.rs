@@ -63,6 +63,8 @@ pub(super) fn publish_stream<'s>(
         .insert(CONTENT_TYPE, CONTENT_TYPE_GRPC);
     let arriving = Received::new(&service.receiving, share);
     let share = share.clone();
+    // Its head goes now: a stream lasts.
+    let body = request.into_body();
     let reading = async move {
         let publisher = Publisher {
             service,
@@ -75,7 +77,7 @@ pub(super) fn publish_stream<'s>(
             run: service.broker.run(),
             permit,
         };
-        let end = read(publisher, request.into_body(), deadline).await;
+        let end = read(publisher, body, deadline).await;
         answers.finish(match end {
             Ok(()) => ok_trailers(),
             Err(end) => {

@@ -85,7 +85,7 @@ fn status(code: service::Code, message: String, details: Option<ErrorDetails>) -
 }
 
 /// The answer to a call that is refused.
-pub(super) fn refuse(refusal: Refusal) -> Response<Body> {
+pub(crate) fn refuse(refusal: Refusal) -> Response<Body> {
     Status::from(refusal).into_http()
 }
 

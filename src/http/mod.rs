@@ -38,7 +38,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Version, header};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -53,7 +53,7 @@ use crate::{
     access::Access,
     grpc::Readiness,
     metrics::Metrics,
-    service::{ConnectionShare, PubSub},
+    service::{ConnectionShare, PubSub, Refusal},
     wire::InvalidField,
 };
 
@@ -95,17 +95,28 @@ pub(crate) fn refuse_ambiguous(version: Version, headers: &HeaderMap) -> Option<
     (!is_plain).then(|| HttpError::TransferCoding.into_response())
 }
 
+/// Says of a response, among its extensions, that all who ask share its body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared;
+
+/// The answer to a request that is refused before its route is known.
+pub(crate) fn refuse(refusal: Refusal) -> Response {
+    HttpError::from(refusal).into_response()
+}
+
 /// An answer in JSON. It is of this moment, and ends with its line, for whoever reads it in a terminal.
 fn json_response(value: &impl Serialize) -> Response {
     let mut json = BytesMut::new();
     put_json(&mut json, value);
     json.put_slice(b"\n");
+    // It may wait for its reader, and has grown in steps.
+    let json = Bytes::from(Vec::from(json).into_boxed_slice());
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, json.freeze()).into_response()
+    (headers, json).into_response()
 }
 
 /// `GET /health`, `/ready` and `/metrics`.

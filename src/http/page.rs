@@ -5,10 +5,15 @@
 
 use std::{fmt::Write, sync::LazyLock};
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    Extension,
+    response::{IntoResponse, Response},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, header};
 use ring::digest::{SHA256, digest};
+
+use super::Shared;
 
 const BODY: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -45,7 +50,7 @@ pub(super) async fn page() -> Response {
         fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
     ];
-    (headers, PAGE.as_str()).into_response()
+    (Extension(Shared), headers, PAGE.as_str()).into_response()
 }
 
 #[cfg(test)]

@@ -52,13 +52,25 @@ impl Failure {
 pub(super) struct Begun {
     pub(super) id: u32,
     pub(super) head: http::Request<()>,
+    pub(super) head_bytes: usize,
 }
 
 /// A request: its head, and the two halves of its stream.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) head: http::Request<Inbound>,
+    /// What its head takes in memory.
+    pub(crate) head_bytes: usize,
     pub(crate) answer: Outbound,
+}
+
+/// What a connection keeps of what came, as allocated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// What waits to be read in all of its streams.
+    pub(crate) inbound_bytes: usize,
+    /// What came in part, and the table of header fields.
+    pub(crate) codec_bytes: usize,
 }
 
 /// One connection. Clones are handles to the same one.
@@ -90,8 +102,14 @@ impl Connection {
             let received = state.receive(bytes);
             (received, std::mem::take(&mut state.arriving.begun))
         };
-        for Begun { id, head } in begun {
+        for Begun {
+            id,
+            head,
+            head_bytes,
+        } in begun
+        {
             begin(Request {
+                head_bytes,
                 head: head.map(|()| Inbound::new(Arc::clone(&self.0), id)),
                 answer: Outbound::new(Arc::clone(&self.0), id),
             });
@@ -129,9 +147,13 @@ impl Connection {
         has_waiting
     }
 
-    /// What waits to be read in all of its streams, as allocated.
-    pub(crate) fn inbound_bytes(&self) -> usize {
-        self.0.lock().inbound_bytes
+    /// What is kept of what came, as allocated.
+    pub(crate) fn kept(&self) -> Kept {
+        let state = self.0.lock();
+        Kept {
+            inbound_bytes: state.inbound_bytes,
+            codec_bytes: state.arriving.bytes() + state.decoder.bytes(),
+        }
     }
 
     /// How many streams are open.

@@ -27,6 +27,13 @@ pub(super) struct HeaderBlock {
     frames: usize,
 }
 
+impl HeaderBlock {
+    /// What came of it, as allocated.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
 impl State {
     pub(super) fn take_headers(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Failure> {
         if head.stream.is_multiple_of(2) {
@@ -139,6 +146,7 @@ impl State {
         if size == Block::Oversized {
             return self.refuse_oversized(id, is_last);
         }
+        let head_bytes = head.bytes();
         let Some((request, body_left)) = head.into_request() else {
             return self.fault(id, Reason::PROTOCOL_ERROR);
         };
@@ -146,7 +154,11 @@ impl State {
             return self.fault(id, Reason::PROTOCOL_ERROR);
         }
         self.open(id, body_left, is_last);
-        self.arriving.begun.push(Begun { id, head: request });
+        self.arriving.begun.push(Begun {
+            id,
+            head: request,
+            head_bytes,
+        });
         Ok(())
     }
 

@@ -7,6 +7,14 @@ use http::{
 
 use super::hpack::{Field, Value};
 
+/// What a map of headers takes for each name that it has room for, with the index of names.
+const NAME_BYTES: usize = 112;
+/// What it takes for each value after the first of a name.
+const FURTHER_VALUE_BYTES: usize = 72;
+/// What a text takes beside itself, once it is shared: as measured, rounded up. What comes from a table
+/// shares it with that, and counts all the same.
+const TEXT_BYTES: usize = 56;
+
 /// A request's head as its fields come in.
 #[derive(Debug, Default)]
 pub(super) struct Head {
@@ -15,6 +23,8 @@ pub(super) struct Head {
     authority: Option<Authority>,
     path: Option<PathAndQuery>,
     headers: HeaderMap,
+    /// Names and values.
+    text_bytes: usize,
     /// A header has come: no pseudo-header may follow.
     has_header: bool,
     pub(super) is_malformed: bool,
@@ -22,6 +32,7 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn add(&mut self, field: &Field) {
+        self.text_bytes += field.text_bytes();
         // Each pseudo-header may come once, and before all headers.
         let is_valid = match &field.value {
             Value::Method(method) => self.pseudo(|head| &mut head.method, method),
@@ -43,6 +54,21 @@ impl Head {
         let is_valid =
             matches!(&field.value, Value::Header(name, value) if is_allowed(name, value));
         self.is_malformed |= !is_valid;
+    }
+
+    /// What the head takes in memory, or somewhat less.
+    pub(super) fn bytes(&self) -> usize {
+        let names = self.headers.keys_len();
+        let further_values = self.headers.len() - names;
+        // A list of further values doubles as it grows.
+        let room = match further_values {
+            0 => 0,
+            values => values.next_power_of_two(),
+        };
+        self.text_bytes
+            + self.headers.capacity() * NAME_BYTES
+            + room * FURTHER_VALUE_BYTES
+            + (2 * names + further_values) * TEXT_BYTES
     }
 
     fn pseudo<T: Clone>(

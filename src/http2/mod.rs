@@ -31,7 +31,7 @@ mod stream;
 
 pub(crate) use self::{
     config::Config,
-    connection::{Connection, Failure, Request},
+    connection::{Connection, Failure, Kept, Request},
     frame::{PREFACE, Reason},
     stream::{Broken, Inbound, Outbound},
 };

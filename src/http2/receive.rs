@@ -44,6 +44,14 @@ struct Data {
     is_stray: bool,
 }
 
+impl Arriving {
+    /// What is kept of a frame or a header block that goes on, as allocated.
+    pub(super) fn bytes(&self) -> usize {
+        let block = self.block.as_ref().map_or(0, HeaderBlock::bytes);
+        self.part.capacity() + block
+    }
+}
+
 impl State {
     /// Takes what came.
     pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {

@@ -4,32 +4,59 @@
 //! through the router, with what belongs to its connection in its extensions.
 
 use axum::body::Body;
-use http::{Request, Version};
+use http::{Request, Response};
 use tower::ServiceExt;
 
-use super::connection::Context;
+use super::{
+    connection::Context,
+    weighed::{NoRoom, weigh},
+};
 use crate::{
-    grpc::{self, Answer},
-    service::{ConnectionShare, Lifeline},
+    grpc::{self, Answer, Method},
+    http as plain_http,
+    metrics::Limit,
+    service::{CallError, ConnectionShare, Lifeline},
 };
 
+/// What a call takes that goes through the router, beside its head: the futures of all layers. As measured,
+/// rounded up.
+pub(super) const ROUTED_CALL_BYTES: usize = 14 * 1024;
+
+/// Answers a request; `method` is one of ours if that is called in gRPC over HTTP/2.
 pub(super) async fn answer<'c>(
     mut request: Request<Body>,
+    method: Option<Method>,
     context: &'c Context,
     share: &ConnectionShare,
 ) -> Answer<'c> {
-    if request.version() == Version::HTTP_2
-        && let Some(method) = grpc::Method::of_call(&request)
-    {
+    if let Some(method) = method {
         return method.call(&context.pubsub, share, request).await;
     }
     share.peer().introduce(request.extensions_mut());
     request.extensions_mut().insert(share.clone());
+    let is_grpc = grpc::is_grpc(request.headers());
     let answered = Box::pin(context.router.clone().oneshot(request)).await;
     let mut response = answered.unwrap_or_else(|never| match never {});
+    let lifeline = Lifeline::unfasten_from(&mut response);
+    if lifeline.is_none() {
+        let weighed = weigh(response, context.pubsub.broker.memory());
+        response = weighed.unwrap_or_else(|NoRoom| refuse_for_memory(is_grpc, context));
+    }
     Answer {
-        lifeline: Lifeline::unfasten_from(&mut response),
+        lifeline,
         response,
         reading: None,
+    }
+}
+
+/// The answer to a request for which there is no room.
+pub(super) fn refuse_for_memory(is_grpc: bool, context: &Context) -> Response<Body> {
+    context.metrics.reject(Limit::Memory);
+    let budget = context.pubsub.broker.memory().budget();
+    let refusal = CallError::MemoryFull { budget }.into();
+    if is_grpc {
+        grpc::refuse(refusal)
+    } else {
+        plain_http::refuse(refusal)
     }
 }

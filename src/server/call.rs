@@ -20,12 +20,15 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame};
 use parking_lot::Mutex;
-use tokio::time::Sleep;
 
-use super::{answer::answer, connection::Context};
+use super::{
+    answer::{ROUTED_CALL_BYTES, answer, refuse_for_memory},
+    connection::Context,
+    pace::Pace,
+};
 use crate::{
     broker::Held,
-    grpc,
+    grpc::{self, Method},
     http2::{Broken, Inbound, Outbound, Reason, Request},
     metrics::{Limit, Metrics},
     service::{ConnectionShare, Lifeline},
@@ -34,7 +37,7 @@ use crate::{
 /// A call in progress.
 pub(super) struct Call {
     stage: Stage,
-    _open: OpenStream,
+    open: OpenStream,
 }
 
 /// Answering takes much more memory than sending what an answer goes on to say: it ends when that
@@ -46,12 +49,17 @@ enum Stage {
 
 impl Call {
     pub(super) fn new(request: Request, context: &Arc<Context>, share: &ConnectionShare) -> Self {
-        let open = OpenStream::new(context);
-        let answering = begin_answer(request, Arc::clone(context), share.clone());
-        Self {
-            stage: Stage::Answering(Box::pin(answering)),
-            _open: open,
-        }
+        let method = Method::of_call(&request.head);
+        let takes = Takes::of(method, &request);
+        let (context, share) = (Arc::clone(context), share.clone());
+        let mut open = OpenStream::new(&context, takes);
+        let stage = if context.pubsub.broker.memory().would_pass(0) {
+            open.held.set(STREAM_BYTES);
+            Stage::Answering(Box::pin(refuse(request, context)))
+        } else {
+            Stage::Answering(Box::pin(begin_answer(request, method, context, share)))
+        };
+        Self { stage, open }
     }
 }
 
@@ -59,13 +67,14 @@ impl Future for Call {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let Self { stage, open } = &mut *self;
         // The hook has logged a panic. An answer that has begun cannot be taken back; it is reset.
-        catch_unwind(AssertUnwindSafe(|| self.stage.poll(cx))).unwrap_or(Poll::Ready(()))
+        catch_unwind(AssertUnwindSafe(|| stage.poll(cx, open))).unwrap_or(Poll::Ready(()))
     }
 }
 
 impl Stage {
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut TaskContext<'_>, open: &mut OpenStream) -> Poll<()> {
         match self {
             Self::Answering(answering) => {
                 let Some(mut sending) = ready!(answering.as_mut().poll(cx)) else {
@@ -74,6 +83,7 @@ impl Stage {
                 // Most answers leave at once, and never live on the heap.
                 let sent = Pin::new(&mut sending).poll(cx);
                 if sent.is_pending() {
+                    open.is_answered(sending.lifeline.is_some());
                     *self = Self::Sending(Box::new(sending));
                 }
                 sent
@@ -83,22 +93,60 @@ impl Stage {
     }
 }
 
-/// What an open stream takes, in HTTP/2's tables and here; as measured, rounded up.
+/// What an open stream takes, in HTTP/2's tables and here, with an answer that goes on; as measured, rounded up.
 const STREAM_BYTES: usize = 1024;
+/// What a call of one of our own methods takes with its stream until it is answered, or for as long as it reads.
+/// Its head is gone before it waits for anything. As measured, rounded up.
+const OWN_CALL_BYTES: usize = 4_608;
+/// The same of a call of tonic's services, beside its head: with two buffers that last as long as their answer.
+const TONIC_CALL_BYTES: usize = 25 * 1024;
 
-/// Counts a stream as open until it is dropped.
+/// What a call takes.
+#[derive(Clone, Copy, Debug)]
+struct Takes {
+    /// Until it is answered.
+    at_first: usize,
+    /// While its answer goes on, unless that is a subscription.
+    at_last: usize,
+}
+
+impl Takes {
+    fn of(method: Option<Method>, request: &Request) -> Self {
+        let (at_first, at_last) = if method.is_some() {
+            (OWN_CALL_BYTES, STREAM_BYTES)
+        } else if grpc::is_grpc(request.head.headers()) {
+            (TONIC_CALL_BYTES + request.head_bytes, TONIC_CALL_BYTES)
+        } else {
+            (ROUTED_CALL_BYTES + request.head_bytes, STREAM_BYTES)
+        };
+        Self { at_first, at_last }
+    }
+}
+
+/// Counts a stream as open, and what its call takes, until it is dropped.
 struct OpenStream {
     metrics: Arc<Metrics>,
-    _held: Held,
+    takes: Takes,
+    held: Held,
 }
 
 impl OpenStream {
-    fn new(context: &Context) -> Self {
+    fn new(context: &Context, takes: Takes) -> Self {
         context.metrics.streams.inc();
         Self {
             metrics: Arc::clone(&context.metrics),
-            _held: context.pubsub.broker.memory().hold(STREAM_BYTES),
+            takes,
+            held: context.pubsub.broker.memory().hold(takes.at_first),
         }
+    }
+
+    /// What was needed to answer is gone.
+    fn is_answered(&mut self, is_subscription: bool) {
+        self.held.set(if is_subscription {
+            STREAM_BYTES
+        } else {
+            self.takes.at_last
+        });
     }
 }
 
@@ -112,6 +160,7 @@ impl Drop for OpenStream {
 /// meanwhile.
 async fn begin_answer(
     request: Request,
+    method: Option<Method>,
     context: Arc<Context>,
     share: ConnectionShare,
 ) -> Option<Sending> {
@@ -119,6 +168,7 @@ async fn begin_answer(
     let Request {
         head,
         answer: stream,
+        ..
     } = request;
     let request = head.map(|stream| {
         Body::new(Received {
@@ -127,7 +177,7 @@ async fn begin_answer(
         })
     });
     let is_grpc = grpc::is_grpc(request.headers());
-    let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
+    let answering = AssertUnwindSafe(answer(request, method, &context, &share)).catch_unwind();
     // The hook has logged a panic.
     let answered = answering.await;
     let unread = unread.lock().take();
@@ -142,8 +192,8 @@ async fn begin_answer(
     sending.unread = unread;
     let Some(reading) = answer.reading else {
         sending.hurry = sending.lifeline.is_none().then(|| Hurry {
-            metrics: Arc::clone(&context.metrics),
-            untaken: None,
+            context: Arc::clone(&context),
+            waiting: None,
         });
         return Some(sending);
     };
@@ -157,6 +207,15 @@ async fn begin_answer(
         }
         () = &mut sending => {}
     }
+    None
+}
+
+/// Answers a call that finds no room, if its caller takes that at once.
+async fn refuse(request: Request, context: Arc<Context>) -> Option<Sending> {
+    let Request { head, answer, .. } = request;
+    let response = refuse_for_memory(grpc::is_grpc(head.headers()), &context);
+    let sending = Sending::begin(answer, response, None, context.config.stall_timeout);
+    sending.and_then(FutureExt::now_or_never);
     None
 }
 
@@ -224,21 +283,33 @@ struct Sending {
     unread: Option<Inbound>,
 }
 
-/// Gives an answer up that its caller does not take.
+/// Gives an answer up that its caller does not take, or not in time, or that is in the way.
 struct Hurry {
-    metrics: Arc<Metrics>,
-    /// Runs while flow control lets nothing out.
-    untaken: Option<Pin<Box<Sleep>>>,
+    context: Arc<Context>,
+    /// While flow control holds some of it back; with the bytes that were let out since.
+    waiting: Option<(Pace, u64)>,
 }
 
 impl Hurry {
     fn poll_over(&mut self, cx: &mut TaskContext<'_>, patience: Duration) -> Poll<()> {
-        let untaken = self
-            .untaken
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(untaken.as_mut().poll(cx));
-        self.metrics.reject(Limit::AnswerUntaken);
+        let metrics = &self.context.metrics;
+        if self.context.pubsub.broker.memory().would_pass(0) {
+            metrics.reject(Limit::Memory);
+            return Poll::Ready(());
+        }
+        let waiting = self.waiting.get_or_insert_with(|| (Pace::new(patience), 0));
+        let (pace, taken_bytes) = waiting;
+        ready!(pace.poll_over(cx, *taken_bytes));
+        metrics.reject(Limit::AnswerUntaken);
         Poll::Ready(())
+    }
+
+    fn sent(&mut self, bytes: usize, is_all: bool) {
+        if is_all {
+            self.waiting = None;
+        } else if let Some((_, taken_bytes)) = &mut self.waiting {
+            *taken_bytes += bytes as u64;
+        }
     }
 }
 
@@ -297,8 +368,8 @@ impl Sending {
         }
         let before = self.data.len();
         let sent = self.stream.poll_send(cx, &mut self.data);
-        if let Some(hurry) = self.hurry.as_mut().filter(|_| self.data.len() < before) {
-            hurry.untaken = None;
+        if let Some(hurry) = &mut self.hurry {
+            hurry.sent(before - self.data.len(), self.data.is_empty());
         }
         if self.data.is_empty() {
             // What is empty may still keep its memory.

@@ -7,7 +7,7 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::poll_fn,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -23,16 +23,14 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    answer::answer,
+    answer::{ROUTED_CALL_BYTES, answer, refuse_for_memory},
     config,
     connection::Context,
     outbox::Outgoing,
+    pace::Pace,
     read_ahead::{Ahead, ReadAhead},
     routes,
 };
@@ -77,7 +75,7 @@ pub(super) async fn serve<S, T>(
         outgoing,
         patience: context.config.stall_timeout,
         metrics: Arc::clone(&context.metrics),
-        untaken: None,
+        waiting: None,
     };
     let progress = Arc::clone(&watch.progress);
     let requests = service_fn(|request| {
@@ -138,8 +136,8 @@ struct Watch<S, T> {
     outgoing: Outgoing<T>,
     patience: Duration,
     metrics: Arc<Metrics>,
-    /// Runs while a write waits, and no subscription's clock does; with how many writes had not.
-    untaken: Option<(u64, Pin<Box<Sleep>>)>,
+    /// While a write waits, and no subscription's clock runs; with what had been written by then.
+    waiting: Option<(Pace, u64)>,
 }
 
 impl<S: AsyncRead + Unpin, T: AsyncWrite + Unpin> Watch<S, T> {
@@ -151,24 +149,22 @@ impl<S: AsyncRead + Unpin, T: AsyncWrite + Unpin> Watch<S, T> {
             return Poll::Ready(());
         }
         if let Some(lifeline) = &mut progress.lifeline {
-            self.untaken = None;
+            self.waiting = None;
             ready!(lifeline.poll_over(cx, self.patience));
             tracing::debug!("closed the connection of a stream that its reader does not take");
             return Poll::Ready(());
         }
-        let (waits, writes) = self.outgoing.waits();
-        self.untaken = self
-            .untaken
-            .take()
-            .filter(|(seen, _)| waits && *seen == writes);
+        let (waits, written_bytes) = self.outgoing.waits();
         if !waits {
+            self.waiting = None;
             return Poll::Pending;
         }
         let patience = self.patience;
-        let (_, untaken) = self
-            .untaken
-            .get_or_insert_with(|| (writes, Box::pin(tokio::time::sleep(patience))));
-        ready!(untaken.as_mut().poll(cx));
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| (Pace::new(patience), written_bytes));
+        let (pace, before) = waiting;
+        ready!(pace.poll_over(cx, written_bytes - *before));
         self.metrics.reject(Limit::AnswerUntaken);
         tracing::debug!("closed a connection whose answer is not taken");
         Poll::Ready(())
@@ -192,8 +188,15 @@ async fn respond(
             progress: Arc::clone(&progress),
         })
     });
-    let answering = AssertUnwindSafe(answer(request, &context, &share)).catch_unwind();
-    let Ok(answer) = answering.await else {
+    let memory = context.pubsub.broker.memory();
+    let held = memory.hold(ROUTED_CALL_BYTES);
+    if memory.would_pass(0) {
+        return Ok(refuse_for_memory(false, &context));
+    }
+    let answering = AssertUnwindSafe(answer(request, None, &context, &share)).catch_unwind();
+    let answered = answering.await;
+    drop(held);
+    let Ok(answer) = answered else {
         // The hook has logged the panic.
         return Ok(routes::internal_error());
     };

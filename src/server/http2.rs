@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     broker::Held,
-    http2::{Config, Connection, Failure, PREFACE, Reason},
+    http2::{Config, Connection, Failure, Kept, PREFACE, Reason},
     metrics::Limit,
     service::ConnectionShare,
 };
@@ -44,6 +44,8 @@ const UNSENT_BYTES_MAX: usize = 2 * outbox::GATHERED_BYTES_MAX;
 const READS_MAX: usize = 16;
 /// What waits in a connection's streams up to here is in the account of each stream.
 const INBOUND_BYTES_COUNTED_MIN: usize = 4 * 1024;
+/// What the codec keeps up to here is in the account of the connection.
+const CODEC_BYTES_COUNTED_MIN: usize = 1024;
 
 thread_local! {
     /// One buffer to read into for all connections of a thread.
@@ -123,7 +125,7 @@ struct Serving<S, T> {
     share: ConnectionShare,
     preface_left: usize,
     started_at: Instant,
-    /// While much waits to be read.
+    /// While much is kept of what came.
     held: Option<Held>,
 }
 
@@ -221,17 +223,18 @@ where
         self.connection.receive(&bytes[skipped..], now, |request| {
             tasks.push(Task::Call(Call::new(request, context, share)));
         })?;
-        self.admit_inbound()
+        self.admit_kept()
     }
 
-    /// Counts what waits to be read; where there is no room for it, the connection goes.
-    fn admit_inbound(&mut self) -> Result<(), Error> {
-        let bytes = self.connection.inbound_bytes();
-        if bytes >= INBOUND_BYTES_COUNTED_MIN {
+    /// Counts what is kept of what came; where there is no room for more of it, the connection goes.
+    fn admit_kept(&mut self) -> Result<(), Error> {
+        let bytes = self.kept_bytes();
+        let before = self.held.as_ref().map_or(0, Held::bytes);
+        if bytes != before {
             let memory = self.context.pubsub.broker.memory();
             let held = self.held.get_or_insert_with(|| memory.hold(0));
             held.set(bytes);
-            if memory.would_pass(0) {
+            if bytes > before && memory.would_pass(0) {
                 return Err(Error::Memory);
             }
         }
@@ -240,14 +243,21 @@ where
 
     /// What was read meanwhile no longer counts.
     fn weigh(&mut self) {
-        if let Some(held) = &mut self.held {
-            let bytes = self.connection.inbound_bytes();
-            if bytes < INBOUND_BYTES_COUNTED_MIN {
-                self.held = None;
-            } else {
-                held.set(bytes);
-            }
+        if self.held.is_some() {
+            let bytes = self.kept_bytes();
+            self.held = self.held.take().filter(|_| bytes > 0);
+            self.held.iter_mut().for_each(|held| held.set(bytes));
         }
+    }
+
+    /// What is kept of what came, as far as it is in no other account.
+    fn kept_bytes(&self) -> usize {
+        let Kept {
+            inbound_bytes,
+            codec_bytes,
+        } = self.connection.kept();
+        let from = |least: usize, bytes: usize| if bytes < least { 0 } else { bytes };
+        from(INBOUND_BYTES_COUNTED_MIN, inbound_bytes) + from(CODEC_BYTES_COUNTED_MIN, codec_bytes)
     }
 
     /// Says the connection's last words, and how the peer has behaved.

@@ -12,6 +12,7 @@ mod connection;
 mod http1;
 mod http2;
 mod outbox;
+mod pace;
 mod patience;
 mod read_ahead;
 mod routes;
@@ -22,6 +23,7 @@ mod tls;
 mod transport;
 mod turn;
 mod warning;
+mod weighed;
 mod workers;
 
 use std::{

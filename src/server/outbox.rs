@@ -46,8 +46,7 @@ struct State<S> {
     memory: Arc<Memory>,
     /// While a write waits, what is gathered counts.
     held: Option<Held>,
-    /// How often something was written.
-    writes: u64,
+    written_bytes: u64,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
@@ -58,7 +57,7 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
             is_unflushed: false,
             memory,
             held: None,
-            writes: 0,
+            written_bytes: 0,
         }));
         (Self(Arc::clone(&state)), Outgoing(state))
     }
@@ -78,10 +77,10 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
         written
     }
 
-    /// Whether a write waits for the peer; how often one did not.
+    /// Whether a write waits for the peer; how many bytes did not.
     pub(super) fn waits(&self) -> (bool, u64) {
         let state = self.0.lock();
-        (state.held.is_some(), state.writes)
+        (state.held.is_some(), state.written_bytes)
     }
 }
 
@@ -108,11 +107,13 @@ impl<S: AsyncWrite + Unpin> State<S> {
                     .get_or_insert_with(|| memory.hold(GATHERED_BYTES_MAX));
             } else {
                 self.held = None;
-                self.writes += 1;
             }
             match std::task::ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                bytes => self.gathered.advance(bytes),
+                bytes => {
+                    self.gathered.advance(bytes);
+                    self.written_bytes += bytes as u64;
+                }
             }
             self.is_unflushed = true;
         }

@@ -18,9 +18,8 @@ use tokio::time::Sleep;
 use super::{refusal::CallError, share::ConnectionShare};
 use crate::broker::{Held, Memory};
 
-/// What a request takes that has begun, beside its bytes and its stream: the call and its timer; as measured,
-/// rounded up.
-const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
+/// What a request takes that has begun, beside its bytes and its call: a timer; as measured, rounded up.
+const REQUEST_OVERHEAD_BYTES: usize = 512;
 
 /// What requests may take while they arrive.
 #[derive(Debug)]

@@ -187,6 +187,102 @@ async fn what_a_frozen_connection_holds_outside_its_mailboxes_counts() {
     broker.until(|s| s.memory_bytes < FURNITURE).await;
 }
 
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+#[track_caller]
+fn check_refused(status: &tonic::Status) {
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let text = "the memory budget of 4194304 bytes is used up";
+    assert_eq!(status.message(), text);
+    let retry = status.get_details_retry_info().unwrap();
+    assert_eq!(retry.retry_delay, Some(Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn calls_are_refused_once_those_in_progress_take_all_memory() {
+    let broker = start_small().await;
+    let mut raw = Raw::connect(broker.address).await;
+    let large = || "x".repeat(8 << 10);
+    let mut held = Vec::new();
+    while broker.broker.snapshot().memory_bytes < BUDGET - (64 << 10) {
+        let request = raw.grpc(WATCH).header("x-large", large());
+        held.push(raw.start(request).await);
+        assert!(held.len() < 300, "who takes all this?");
+        // The connection has its turn.
+        raw.get("/health").await;
+    }
+    // One of ours, one of tonic's, and one that is no gRPC, until there is no room for the smallest.
+    let mut smaller = Vec::new();
+    while broker.broker.snapshot().memory_bytes < BUDGET - (5 << 10) {
+        smaller.push(raw.start(raw.grpc(PUBLISH_STREAM)).await);
+        raw.get("/health").await;
+    }
+    for path in [WATCH, PUBLISH_STREAM] {
+        check_refused(&raw.status_of(raw.grpc(path), Bytes::new()).await);
+    }
+    let (status, text) = raw.get("/health").await;
+    assert_eq!(status, 429);
+    assert!(text.contains("RESOURCE_EXHAUSTED"), "{text}");
+    assert_eq!(broker.get("/health").await.0, 429, "and over HTTP/1.1");
+    let held_bytes = broker.broker.snapshot().memory_bytes;
+    assert!(held_bytes <= BUDGET, "{held_bytes}");
+
+    drop((held, smaller));
+    broker.until(|s| s.memory_bytes < FURNITURE).await;
+    assert_eq!(broker.get("/health").await.0, 200);
+    assert!(broker.rejected("memory").await >= 4);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_are_refused_once_they_take_all_memory() {
+    let broker = start_small().await;
+    let mut peers = Vec::new();
+    let mut held = Vec::new();
+    while broker.broker.snapshot().memory_bytes < BUDGET - (64 << 10) {
+        let mut peer = Raw::connect_with_window(broker.address, 0).await;
+        for _ in 0..300 {
+            let url = format!("http://{}/metrics", broker.address);
+            held.push(peer.start(http::Request::get(url)).await);
+        }
+        // It answers them in turn.
+        let ours = peer.grpc(PUBLISH_STREAM);
+        held.push(peer.start(ours).await);
+        tokio::task::yield_now().await;
+        peers.push(peer);
+        assert!(peers.len() < 20, "who takes all this?");
+        let used = broker.broker.snapshot().memory_bytes;
+        assert!(used <= BUDGET, "{used}");
+    }
+    drop((peers, held));
+    broker.until(|s| s.memory_bytes < FURNITURE).await;
+    assert_eq!(broker.get("/metrics").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_byte_by_byte_is_given_up() {
+    let config = ServerConfig {
+        stall_timeout: Duration::from_secs(1),
+        ..ServerConfig::default()
+    };
+    let broker = Running::start_with(config, Limits::default()).await;
+    let mut raw = Raw::connect_with_window(broker.address, 0).await;
+    let url = format!("http://{}/metrics", broker.address);
+    let mut answer = raw.call(http::Request::get(url), Bytes::new()).await;
+    // Each of them waits for less than that.
+    let mut taken = 0;
+    let reset = loop {
+        taken += 1;
+        raw.set_window(taken).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if let Err(reset) = answer.taken().await {
+            break reset;
+        }
+        assert!(taken < 100, "it goes on and on");
+    };
+    assert_eq!(reset.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    assert_eq!(broker.rejected("answer_untaken").await, 1);
+}
+
 #[tokio::test]
 async fn a_connection_may_publish_at_its_rate_and_not_faster() {
     let config = ServerConfig {

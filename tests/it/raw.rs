@@ -226,6 +226,15 @@ impl Response {
         data
     }
 
+    /// Takes what has come by now.
+    pub(crate) async fn taken(&mut self) -> Result<(), h2::Error> {
+        use futures_util::FutureExt;
+        while let Some(Some(data)) = self.data().now_or_never() {
+            data?;
+        }
+        Ok(())
+    }
+
     /// All of a body that is no gRPC.
     pub(crate) async fn text(mut self) -> String {
         let mut body = BytesMut::new();

@@ -134,6 +134,11 @@ impl Decoder {
         Ok(&self.text)
     }
 
+    /// What the table takes, as allocated.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.bytes() + self.text.capacity()
+    }
+
     #[cfg(test)]
     pub(super) fn table_size(&self) -> usize {
         self.table.size()

@@ -7,7 +7,7 @@ use http::{
 };
 
 /// What a table counts for each of its entries beside name and value (RFC 7541, section 4.1).
-const ENTRY_BYTES: usize = 32;
+pub(super) const ENTRY_BYTES: usize = 32;
 
 /// A field's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +105,13 @@ impl Field {
         }
     }
 
+    /// Name and value.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.name_bytes + self.value_bytes
+    }
+
     /// What it counts for, in a table and in a list.
     pub(super) fn size(&self) -> usize {
-        self.name_bytes + self.value_bytes + ENTRY_BYTES
+        self.text_bytes() + ENTRY_BYTES
     }
 }

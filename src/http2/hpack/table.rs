@@ -5,7 +5,11 @@ use std::{collections::VecDeque, sync::LazyLock};
 
 use bytes::Bytes;
 
-use super::field::{Field, Name};
+use super::field::{ENTRY_BYTES, Field, Name};
+
+/// What name and value of an entry take beside their texts, which are shared with requests: as measured,
+/// rounded up.
+const TEXTS_BYTES: usize = 112;
 
 /// Appendix A, in its order. Entries without a value are there for their names.
 const STATIC: [(&str, &str); 61] = [
@@ -132,6 +136,13 @@ impl Table {
             self.size += size;
             self.entries.push_front(field);
         }
+    }
+
+    /// What the entries take, as allocated, or somewhat less.
+    pub(super) fn bytes(&self) -> usize {
+        let entries = self.entries.len();
+        let texts = self.size - entries * ENTRY_BYTES;
+        self.entries.capacity() * size_of::<Field>() + texts + entries * TEXTS_BYTES
     }
 
     fn make_room(&mut self, size: usize) {
