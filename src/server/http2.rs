@@ -11,7 +11,7 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
 };
@@ -26,6 +26,7 @@ use super::{
     call::Call,
     config,
     connection::{BoxFuture, Conduct, Context},
+    keeper::keep,
     outbox::{self, Outgoing},
     turn::{self, Turn},
 };
@@ -335,68 +336,5 @@ fn rules(config: &config::ServerConfig) -> Config {
         connection_window_bytes: config::CONNECTION_WINDOW_BYTES,
         header_list_bytes_max: config::HEADER_LIST_BYTES_MAX,
         unsent_bytes_max: outbox::GATHERED_BYTES_MAX,
-    }
-}
-
-/// What a connection does at some time: asks whether its peer is there, leaves when it is idle, or when
-/// the broker drains. Ends when the connection is to be let go of.
-async fn keep(connection: Connection, context: Arc<Context>) {
-    let config = &context.config;
-    let mut alive = pin!(keepalive(&connection, config));
-    // To finish at first, and then to let go.
-    let mut order = pin!(context.drain.cancelled());
-    let mut idle = pin!(tokio::time::sleep(config.idle_timeout));
-    // The newest stream when the connection was seen without one.
-    let mut idle_since = Some(0);
-    let mut finishing = false;
-    let mut answer = pin!(tokio::time::sleep(config.keepalive_timeout));
-    let mut awaits_answer = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut alive => {
-                context.metrics.reject(Limit::Keepalive);
-                tracing::debug!("the peer answers no ping");
-                return;
-            }
-            () = &mut order => {
-                if context.close.is_cancelled() {
-                    return;
-                }
-                finishing = true;
-                connection.leave();
-                awaits_answer = true;
-                answer.as_mut().reset(Instant::now() + config.keepalive_timeout);
-                order.set(context.close.cancelled());
-            }
-            () = &mut answer, if awaits_answer => {
-                awaits_answer = false;
-                connection.leave_unanswered();
-            }
-            () = &mut idle, if !finishing => {
-                let is_idle = connection.open_streams() == 0;
-                let last = connection.last_stream();
-                if is_idle && idle_since == Some(last) {
-                    context.metrics.reject(Limit::Idle);
-                    finishing = true;
-                    connection.leave();
-                    awaits_answer = true;
-                    answer.as_mut().reset(Instant::now() + config.keepalive_timeout);
-                }
-                idle_since = is_idle.then_some(last);
-                idle.as_mut().reset(Instant::now() + config.idle_timeout);
-            }
-        }
-    }
-}
-
-/// Resolves once a ping has gone unanswered.
-async fn keepalive(connection: &Connection, config: &config::ServerConfig) {
-    loop {
-        tokio::time::sleep(config.keepalive_interval).await;
-        let answered = tokio::time::timeout(config.keepalive_timeout, connection.ping()).await;
-        if answered.is_err() {
-            return;
-        }
     }
 }

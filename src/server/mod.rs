@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod http1;
 mod http2;
+mod keeper;
 mod outbox;
 mod pace;
 mod patience;
