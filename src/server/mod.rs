@@ -17,6 +17,7 @@ mod pace;
 mod patience;
 mod read_ahead;
 mod routes;
+mod sending;
 mod slowed;
 mod sniff;
 mod socket;

@@ -1,6 +1,6 @@
 //! Publishing over plain HTTP, and what is refused: each with its status and its JSON.
 
-use std::{collections::HashMap, num::NonZeroU32, time::Duration};
+use std::{collections::HashMap, future::poll_fn, num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
 use fanfare::{broker::Limits, server::ServerConfig};
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    raw,
+    raw::{self, Raw},
     support::{Running, filter, next, subscribe, within},
     web::{VERSIONS, Version, Web},
 };
@@ -233,6 +233,26 @@ async fn what_is_not_utf8_is_refused_in_a_path_and_in_a_header() {
         Some("fanfare-key"),
     );
     expected(&got.json().await, 400);
+}
+
+/// Some clients take a stream that ends with its answer, while they send, for a broken one.
+#[tokio::test(start_paused = true)]
+async fn over_http2_who_is_refused_is_told_first_and_sends_for_nobody_for_a_while() {
+    let broker = Running::start().await;
+    let mut raw = Raw::connect(broker.address).await;
+    let url = format!("{}/v1/topics/t", broker.url());
+    let request = Request::post(url).header("content-length", 2_000_000);
+    let (mut body, response) = raw.start(request).await.split();
+    let began = tokio::time::Instant::now();
+    let response = within(response).await;
+    assert_eq!(response.status, 413);
+    assert!(response.text().await.contains("2000000 bytes"));
+    let told = began.elapsed();
+    body.send_data(vec![0; 10_000].into(), false).unwrap();
+    let reason = within(poll_fn(|cx| body.poll_reset(cx))).await.unwrap();
+    assert_eq!(reason, h2::Reason::NO_ERROR);
+    assert!(told < Duration::from_millis(250), "{told:?}");
+    assert!(began.elapsed() >= Duration::from_millis(250));
 }
 
 #[tokio::test]
