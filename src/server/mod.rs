@@ -16,9 +16,11 @@ mod pace;
 mod patience;
 mod read_ahead;
 mod routes;
+mod secured;
 mod slowed;
 mod sniff;
 mod socket;
+mod stuck;
 mod tls;
 mod transport;
 mod weighed;
@@ -43,6 +45,7 @@ pub use self::{
 };
 use self::{
     connection::Context,
+    stuck::Stuck,
     tls::{Tls, Watch},
     workers::Workers,
 };
@@ -201,9 +204,7 @@ impl Server {
         let (tls, watch) = tls.unzip();
         let mut metrics = Metrics::new(broker.clone());
         metrics.register(|registry| workers.register(registry));
-        if let Some(tls) = &tls {
-            tls.register(&mut metrics);
-        }
+        tls.iter().for_each(|tls| tls.register(&mut metrics));
         let auth_reloads = Reloads::default();
         if auth.is_some() {
             let help = "Changes of the auth file or of what it names, taken into force or refused";
@@ -228,6 +229,7 @@ impl Server {
             pubsub,
             router,
             metrics,
+            stuck: Stuck::new(Arc::clone(broker.memory())),
             drain,
             close,
             config,
@@ -335,7 +337,7 @@ async fn keep_time(broker: &Broker, context: &Context) {
     }
 }
 
-/// Ends the largest mailboxes where memory is critical.
+/// Ends the largest mailboxes where memory is critical, and then the connections that take nothing.
 fn relieve(broker: &Broker, context: &Context) {
     let shed = broker.relieve();
     if shed > 0 {
@@ -343,6 +345,14 @@ fn relieve(broker: &Broker, context: &Context) {
         tracing::warn!(
             subscriptions = shed,
             "ended the largest mailboxes: memory is short"
+        );
+    }
+    let stuck = context.stuck.relieve();
+    if stuck > 0 {
+        context.metrics.reject_many(Limit::Shed, stuck as u64);
+        tracing::warn!(
+            connections = stuck,
+            "closed connections that take nothing: memory is short"
         );
     }
 }

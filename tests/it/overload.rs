@@ -187,6 +187,51 @@ async fn what_a_frozen_connection_holds_outside_its_mailboxes_counts() {
     broker.until(|s| s.memory_bytes < FURNITURE).await;
 }
 
+/// Those who read nothing have all but what the largest request of these tests takes.
+#[tokio::test]
+async fn a_publisher_of_large_payloads_is_served_where_others_take_nothing() {
+    const LARGE: usize = 1 << 20;
+    let broker = start_small().await;
+    let mut client = broker.client().await;
+    let mut held = Vec::new();
+    for round in 0..10 {
+        held.push(stalled(&broker, "t").await);
+        for _ in 0..2 * BUDGET / PAYLOAD {
+            broker.publish("t", vec![0; PAYLOAD]);
+        }
+        let payload = "x".repeat(LARGE);
+        let reply = within(client.publish(message("nobody", &payload))).await;
+        assert!(reply.is_ok(), "{round}: {reply:?}");
+    }
+    assert!(broker.rejected("shed").await > 0);
+    assert_eq!(broker.rejected("memory").await, 0);
+}
+
+/// What waits for frozen sockets is out of all mailboxes.
+#[tokio::test]
+async fn connections_that_take_nothing_go_where_memory_is_critical() {
+    let broker = start_small().await;
+    let mut frozen = Vec::new();
+    let mut streams = Vec::new();
+    for _ in 0..60 {
+        let mut raw = Raw::connect(broker.address).await;
+        streams.push(raw.subscribe(filter("t")).await);
+        raw.freeze().await;
+        frozen.push(raw);
+    }
+    let mut client = broker.client().await;
+    within(async {
+        while broker.broker.snapshot().subscriptions > 0 {
+            broker.publish("t", vec![0; PAYLOAD]);
+            let reply = client.publish(message("nobody", "x")).await;
+            reply.unwrap();
+        }
+    })
+    .await;
+    broker.until(|s| s.memory_bytes < BUDGET / 100 * 96).await;
+    assert_eq!(broker.rejected("memory").await, 0);
+}
+
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 #[track_caller]
