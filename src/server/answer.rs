@@ -12,6 +12,7 @@ use super::{
     weighed::{NoRoom, weigh},
 };
 use crate::{
+    broker::Memory,
     grpc::{self, Answer, Method},
     http as plain_http,
     metrics::Limit,
@@ -46,6 +47,18 @@ pub(super) async fn answer<'c>(
         lifeline,
         response,
         reading: None,
+    }
+}
+
+/// Whether there is room for a request that counts by now.
+///
+/// Whoever asks whether the broker lives is answered always, and at once; the broker would be restarted otherwise.
+/// Streams that are no use to publishers must leave these the last of it.
+pub(super) fn has_room(path: &str, is_companion: bool, memory: &Memory) -> bool {
+    match path {
+        "/health" | "/ready" => true,
+        _ if is_companion && path != grpc::HEALTH_CHECK => !memory.is_full(),
+        _ => !memory.would_pass(0),
     }
 }
 

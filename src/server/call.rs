@@ -22,7 +22,7 @@ use http_body::{Body as _, Frame};
 use parking_lot::Mutex;
 
 use super::{
-    answer::{ROUTED_CALL_BYTES, answer, refuse_for_memory},
+    answer::{ROUTED_CALL_BYTES, answer, has_room, refuse_for_memory},
     connection::Context,
     pace::Pace,
 };
@@ -50,14 +50,16 @@ enum Stage {
 impl Call {
     pub(super) fn new(request: Request, context: &Arc<Context>, share: &ConnectionShare) -> Self {
         let method = Method::of_call(&request.head);
-        let takes = Takes::of(method, &request);
+        let is_companion = method.is_none() && grpc::is_grpc(request.head.headers());
+        let takes = Takes::of(method.is_some(), is_companion, request.head_bytes);
         let (context, share) = (Arc::clone(context), share.clone());
         let mut open = OpenStream::new(&context, takes);
-        let stage = if context.pubsub.broker.memory().would_pass(0) {
+        let memory = context.pubsub.broker.memory();
+        let stage = if has_room(request.head.uri().path(), is_companion, memory) {
+            Stage::Answering(Box::pin(begin_answer(request, method, context, share)))
+        } else {
             open.held.set(STREAM_BYTES);
             Stage::Answering(Box::pin(refuse(request, context)))
-        } else {
-            Stage::Answering(Box::pin(begin_answer(request, method, context, share)))
         };
         Self { stage, open }
     }
@@ -97,7 +99,7 @@ impl Stage {
 const STREAM_BYTES: usize = 1024;
 /// What a call of one of our own methods takes with its stream until it is answered, or for as long as it reads.
 /// Its head is gone before it waits for anything. As measured, rounded up.
-const OWN_CALL_BYTES: usize = 4_608;
+const OWN_CALL_BYTES: usize = 5_632;
 /// The same of a call of tonic's services, beside its head: with two buffers that last as long as their answer.
 const TONIC_CALL_BYTES: usize = 25 * 1024;
 
@@ -111,13 +113,13 @@ struct Takes {
 }
 
 impl Takes {
-    fn of(method: Option<Method>, request: &Request) -> Self {
-        let (at_first, at_last) = if method.is_some() {
+    fn of(is_own: bool, is_companion: bool, head_bytes: usize) -> Self {
+        let (at_first, at_last) = if is_own {
             (OWN_CALL_BYTES, STREAM_BYTES)
-        } else if grpc::is_grpc(request.head.headers()) {
-            (TONIC_CALL_BYTES + request.head_bytes, TONIC_CALL_BYTES)
+        } else if is_companion {
+            (TONIC_CALL_BYTES + head_bytes, TONIC_CALL_BYTES)
         } else {
-            (ROUTED_CALL_BYTES + request.head_bytes, STREAM_BYTES)
+            (ROUTED_CALL_BYTES + head_bytes, STREAM_BYTES)
         };
         Self { at_first, at_last }
     }
