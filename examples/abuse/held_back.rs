@@ -1,7 +1,7 @@
 //! Peers that make the broker keep something and hold back what would free it: the rest of a request, of a frame
 //! or of a header block, or the window for an answer.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -62,7 +62,7 @@ pub(crate) async fn open(address: SocketAddr, said: &Said) -> anyhow::Result<Vec
         let all = [hello(said.settings), said.frames.clone()].concat();
         // The broker may refuse to read all of it.
         let writing = tokio::time::timeout(Duration::from_millis(100), socket.write_all(&all));
-        let _: Result<io::Result<()>, _> = writing.await;
+        drop(writing.await);
         held.push(socket);
     }
     Ok(held)

@@ -123,10 +123,7 @@ impl JwtPolicy {
         let identity = self
             .identity(&claims)
             .ok_or_else(|| invalid("the JWT's sub or exp is nothing that can be used"))?;
-        if identity
-            .expires_at
-            .is_some_and(|at| at <= SystemTime::now())
-        {
+        if identity.expires_at.is_some_and(|at| at <= SystemTime::now()) {
             return Err(Unproven::Expired);
         }
         Ok(identity)

@@ -19,10 +19,6 @@ use crate::{
     service::{CallError, ConnectionShare, Lifeline},
 };
 
-/// What a call takes that goes through the router, beside its head: the futures of all layers. As measured,
-/// rounded up.
-pub(super) const ROUTED_CALL_BYTES: usize = 14 * 1024;
-
 /// Answers a request; `method` is one of ours if that is called in gRPC over HTTP/2.
 pub(super) async fn answer<'c>(
     mut request: Request<Body>,

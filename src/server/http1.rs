@@ -26,9 +26,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    answer::{ROUTED_CALL_BYTES, answer, has_room, refuse_for_memory},
+    answer::{answer, has_room, refuse_for_memory},
     config,
     connection::Context,
+    open_stream::ROUTED_CALL_BYTES,
     outbox::Outgoing,
     pace::Pace,
     read_ahead::{Ahead, ReadAhead},

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod http1;
 mod http2;
+mod open_stream;
 mod outbox;
 mod pace;
 mod patience;

@@ -17,7 +17,7 @@ use super::patience::Patient;
 use crate::broker::{Held, Memory};
 
 /// What TLS takes on a connection, with what it reads into: as measured, rounded up.
-const TLS_BYTES: usize = 12 * 1024;
+const TLS_BYTES: usize = 8 * 1024;
 /// So much of a record that is not complete is in that.
 const PART_BYTES_COUNTED_MIN: usize = 4 * 1024;
 
@@ -54,19 +54,27 @@ impl<S> Secured<S> {
         }
     }
 
-    /// Counts the record that is not complete.
-    fn weigh(&mut self, has_read: bool) -> io::Result<()> {
-        let received_bytes = &mut self.stream.get_mut().0.received_bytes;
+    /// Counts the record that is not complete, and what is left of those that are.
+    fn weigh(&mut self, has_read: bool, is_all: bool) -> io::Result<()> {
+        let (counting, session) = self.stream.get_mut();
         if has_read {
-            *received_bytes = 0;
+            counting.received_bytes = 0;
         }
-        let part = Some(*received_bytes).filter(|bytes| *bytes >= PART_BYTES_COUNTED_MIN);
+        let unread_bytes = if is_all {
+            0
+        } else {
+            // What is wrong with the next packet is told when it is read.
+            let state = session.process_new_packets();
+            state.map_or(0, |state| state.plaintext_bytes_to_read())
+        };
+        let part = Some(counting.received_bytes + unread_bytes);
+        let part = part.filter(|bytes| *bytes >= PART_BYTES_COUNTED_MIN);
         let bytes = TLS_BYTES + part.unwrap_or_default();
         let grows = bytes > self.held.bytes();
         self.held.set(bytes);
         if grows && self.memory.would_pass(0) {
             return Err(io::Error::other(
-                "memory is used up, and the peer sends a record in parts",
+                "memory is used up, and the peer sends much at once",
             ));
         }
         Ok(())
@@ -81,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.weigh(buffer.filled().len() > before)?;
+        self.weigh(buffer.filled().len() > before, buffer.remaining() > 0)?;
         read
     }
 }
