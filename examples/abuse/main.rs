@@ -15,6 +15,7 @@
 mod attack;
 mod client;
 mod crowd;
+mod held_back;
 mod memory;
 mod server;
 

@@ -85,6 +85,12 @@ impl Memory {
         self.used() <= percent(self.budget, EASE_PERCENT)
     }
 
+    /// By how much the mark is passed from which mailboxes must go.
+    pub(crate) fn excess(&self) -> usize {
+        let mark = percent(self.budget, SHED_PERCENT);
+        self.used().saturating_sub(mark)
+    }
+
     /// Whether mailboxes must go.
     pub(crate) fn is_critical(&self) -> bool {
         self.used() >= percent(self.budget, SHED_PERCENT)

@@ -64,6 +64,7 @@ async fn read_message(body: Body, mut received: Received<'_>) -> Result<Bytes, C
         let Ok(data) = frame.map_err(broken_off)?.into_data() else {
             continue;
         };
+        received.wait_for_room(data.len()).await;
         received.extend(&data)?;
         let buffer = &mut received.buffer;
         if announced.is_none() && buffer.len() >= PREFIX_BYTES {

@@ -46,6 +46,9 @@ use crate::{
     wire::frame::Form,
 };
 
+/// What asks once whether the broker is well.
+pub(crate) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+
 /// A method of `PubSubService`, under either of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {

@@ -121,6 +121,7 @@ async fn read(
                 let mut data = frame.into_data().unwrap_or_default();
                 while !data.is_empty() {
                     let piece = data.split_to(data.len().min(PIECE_BYTES_MAX));
+                    publisher.arriving.wait_for_room(piece.len()).await;
                     let work = publisher.take(piece)?;
                     // Neighbours on this thread get their turn by what was done, not by what was read.
                     for _ in 0..=work / WORK_UNIT {

@@ -135,6 +135,7 @@ async fn read(
             };
             bytes += data.len();
             check(bytes)?;
+            received.wait_for_room(data.len()).await;
             received.extend(&data)?;
         }
         Ok(std::mem::take(&mut received.buffer))

@@ -12,15 +12,12 @@ use super::{
     weighed::{NoRoom, weigh},
 };
 use crate::{
+    broker::Memory,
     grpc::{self, Answer, Method},
     http as plain_http,
     metrics::Limit,
     service::{CallError, ConnectionShare, Lifeline},
 };
-
-/// What a call takes that goes through the router, beside its head: the futures of all layers. As measured,
-/// rounded up.
-pub(super) const ROUTED_CALL_BYTES: usize = 14 * 1024;
 
 /// Answers a request; `method` is one of ours if that is called in gRPC over HTTP/2.
 pub(super) async fn answer<'c>(
@@ -46,6 +43,18 @@ pub(super) async fn answer<'c>(
         lifeline,
         response,
         reading: None,
+    }
+}
+
+/// Whether there is room for a request that counts by now.
+///
+/// Whoever asks whether the broker lives is answered always, and at once; the broker would be restarted otherwise.
+/// Streams that are no use to publishers must leave these the last of it.
+pub(super) fn has_room(path: &str, is_companion: bool, memory: &Memory) -> bool {
+    match path {
+        "/health" | "/ready" => true,
+        _ if is_companion && path != grpc::HEALTH_CHECK => !memory.is_full(),
+        _ => !memory.would_pass(0),
     }
 }
 

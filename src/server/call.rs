@@ -20,15 +20,14 @@ use http_body::Frame;
 use parking_lot::Mutex;
 
 use super::{
-    answer::{ROUTED_CALL_BYTES, answer, refuse_for_memory},
+    answer::{answer, has_room, refuse_for_memory},
     connection::Context,
+    open_stream::{OpenStream, Takes},
     sending::Sending,
 };
 use crate::{
-    broker::Held,
     grpc::{self, Method},
     http2::{Broken, Inbound, Request},
-    metrics::Metrics,
     service::ConnectionShare,
 };
 
@@ -48,14 +47,16 @@ enum Stage {
 impl Call {
     pub(super) fn new(request: Request, context: &Arc<Context>, share: &ConnectionShare) -> Self {
         let method = Method::of_call(&request.head);
-        let takes = Takes::of(method, &request);
+        let is_companion = method.is_none() && grpc::is_grpc(request.head.headers());
+        let takes = Takes::of(method.is_some(), is_companion, request.head_bytes);
         let (context, share) = (Arc::clone(context), share.clone());
         let mut open = OpenStream::new(&context, takes);
-        let stage = if context.pubsub.broker.memory().would_pass(0) {
-            open.held.set(STREAM_BYTES);
-            Stage::Answering(Box::pin(refuse(request, context)))
-        } else {
+        let memory = context.pubsub.broker.memory();
+        let stage = if has_room(request.head.uri().path(), is_companion, memory) {
             Stage::Answering(Box::pin(begin_answer(request, method, context, share)))
+        } else {
+            open.is_refused();
+            Stage::Answering(Box::pin(refuse(request, context)))
         };
         Self { stage, open }
     }
@@ -88,69 +89,6 @@ impl Stage {
             }
             Self::Sending(sending) => Pin::new(sending).poll(cx),
         }
-    }
-}
-
-/// What an open stream takes, in HTTP/2's tables and here, with an answer that goes on; as measured, rounded up.
-const STREAM_BYTES: usize = 1024;
-/// What a call of one of our own methods takes with its stream until it is answered, or for as long as it reads.
-/// Its head is gone before it waits for anything. As measured, rounded up.
-const OWN_CALL_BYTES: usize = 4_608;
-/// The same of a call of tonic's services, beside its head: with two buffers that last as long as their answer.
-const TONIC_CALL_BYTES: usize = 25 * 1024;
-
-/// What a call takes.
-#[derive(Clone, Copy, Debug)]
-struct Takes {
-    /// Until it is answered.
-    at_first: usize,
-    /// While its answer goes on, unless that is a subscription.
-    at_last: usize,
-}
-
-impl Takes {
-    fn of(method: Option<Method>, request: &Request) -> Self {
-        let (at_first, at_last) = if method.is_some() {
-            (OWN_CALL_BYTES, STREAM_BYTES)
-        } else if grpc::is_grpc(request.head.headers()) {
-            (TONIC_CALL_BYTES + request.head_bytes, TONIC_CALL_BYTES)
-        } else {
-            (ROUTED_CALL_BYTES + request.head_bytes, STREAM_BYTES)
-        };
-        Self { at_first, at_last }
-    }
-}
-
-/// Counts a stream as open, and what its call takes, until it is dropped.
-struct OpenStream {
-    metrics: Arc<Metrics>,
-    takes: Takes,
-    held: Held,
-}
-
-impl OpenStream {
-    fn new(context: &Context, takes: Takes) -> Self {
-        context.metrics.streams.inc();
-        Self {
-            metrics: Arc::clone(&context.metrics),
-            takes,
-            held: context.pubsub.broker.memory().hold(takes.at_first),
-        }
-    }
-
-    /// What was needed to answer is gone.
-    fn is_answered(&mut self, is_subscription: bool) {
-        self.held.set(if is_subscription {
-            STREAM_BYTES
-        } else {
-            self.takes.at_last
-        });
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.metrics.streams.dec();
     }
 }
 

@@ -17,7 +17,9 @@ use super::{
     http1, http2,
     outbox::{Outbox, Outgoing},
     patience::Patient,
+    secured::{Counting, Secured},
     sniff::{Prefixed, Protocol, sniff},
+    stuck::Stuck,
     tls::{HandshakeError, Tls},
     transport::Transport,
     warning::Warning,
@@ -37,6 +39,7 @@ pub(super) struct Context {
     pub(super) pubsub: Arc<PubSub>,
     pub(super) router: Router,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) stuck: Arc<Stuck>,
     /// Finish what is in progress and take nothing new.
     pub(super) drain: CancellationToken,
     /// Let go of everything.
@@ -115,6 +118,9 @@ async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<Co
     None
 }
 
+/// What a handshake takes, with a message of the usual size that is not complete: as measured, rounded up.
+const HANDSHAKE_BYTES: usize = 24 * 1024;
+
 #[derive(Debug, thiserror::Error)]
 enum GreetError {
     #[error("{0}")]
@@ -133,19 +139,20 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
     let write_timeout = config
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
+    let memory = context.pubsub.broker.memory();
     let address = socket.peer_addr().ok().map(|address| address.ip());
     let socket = Patient::new(socket, write_timeout);
     let (transport, agreed, certificate) = match &context.tls {
         None => (Transport::Plain(socket), None, None),
         Some(tls) => {
-            let secured = tls.accept(socket).await?;
+            let _held = memory.hold(HANDSHAKE_BYTES);
+            let secured = tls.accept(Counting::new(socket)).await?;
             let agreed = secured.protocol();
-            let transport = Transport::Tls(Box::new(secured.stream));
+            let transport = Transport::Tls(Box::new(Secured::new(secured.stream, memory)));
             (transport, agreed, secured.names)
         }
     };
-    let memory = Arc::clone(context.pubsub.broker.memory());
-    let (stream, outgoing) = Outbox::new(transport, memory);
+    let (stream, outgoing) = Outbox::new(transport, Arc::clone(&context.stuck));
     let Some((protocol, stream)) = sniff(stream).await? else {
         return Ok(None);
     };

@@ -26,9 +26,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    answer::{ROUTED_CALL_BYTES, answer, refuse_for_memory},
+    answer::{answer, has_room, refuse_for_memory},
     config,
     connection::Context,
+    open_stream::ROUTED_CALL_BYTES,
     outbox::Outgoing,
     pace::Pace,
     read_ahead::{Ahead, ReadAhead},
@@ -190,7 +191,7 @@ async fn respond(
     });
     let memory = context.pubsub.broker.memory();
     let held = memory.hold(ROUTED_CALL_BYTES);
-    if memory.would_pass(0) {
+    if !has_room(request.uri().path(), false, memory) {
         return Ok(refuse_for_memory(false, &context));
     }
     let answering = AssertUnwindSafe(answer(request, None, &context, &share)).catch_unwind();

@@ -13,7 +13,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, ready},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -34,7 +34,7 @@ use crate::{
     broker::Held,
     http2::{Config, Connection, Failure, Kept, PREFACE, Reason},
     metrics::Limit,
-    service::ConnectionShare,
+    service::{ConnectionShare, room},
 };
 
 /// As much as is read at once: a stream's window.
@@ -78,6 +78,8 @@ where
         preface_left: PREFACE.len(),
         started_at: Instant::now(),
         held: None,
+        room: None,
+        has_no_room: false,
     };
     Box::pin(async move {
         let ended = poll_fn(|cx| serving.poll(cx)).await;
@@ -128,6 +130,10 @@ struct Serving<S, T> {
     started_at: Instant,
     /// While much is kept of what came.
     held: Option<Held>,
+    /// While there is no room for more.
+    room: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// There was none for too long: whatever takes more now is too much.
+    has_no_room: bool,
 }
 
 impl<S, T> Serving<S, T>
@@ -155,7 +161,8 @@ where
             }
             let may_read = reads < READS_MAX
                 && !turn.is_over
-                && self.connection.unsent_bytes() < UNSENT_BYTES_MAX;
+                && self.connection.unsent_bytes() < UNSENT_BYTES_MAX
+                && self.poll_room(cx).is_ready();
             if may_read && let Poll::Ready(received) = self.poll_receive(cx) {
                 reads += 1;
                 let is_end = !received?;
@@ -227,6 +234,23 @@ where
         self.admit_kept()
     }
 
+    /// Ready when something may be read: once there is room, or there was none for too long.
+    fn poll_room(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let memory = self.context.pubsub.broker.memory();
+        if !memory.would_pass(0) {
+            (self.room, self.has_no_room) = (None, false);
+        } else if !self.has_no_room {
+            let memory = Arc::clone(memory);
+            let waiting = || -> Pin<Box<dyn Future<Output = bool> + Send>> {
+                Box::pin(async move { room(&memory, 0).await })
+            };
+            let room = self.room.get_or_insert_with(waiting);
+            self.has_no_room = !ready!(room.as_mut().poll(cx));
+            self.room = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Counts what is kept of what came; where there is no room for more of it, the connection goes.
     fn admit_kept(&mut self) -> Result<(), Error> {
         let bytes = self.kept_bytes();
@@ -235,7 +259,8 @@ where
             let memory = self.context.pubsub.broker.memory();
             let held = self.held.get_or_insert_with(|| memory.hold(0));
             held.set(bytes);
-            if bytes > before && memory.would_pass(0) {
+            // Whoever is the first to find none gives the broker a moment to make some.
+            if bytes > before && self.has_no_room && memory.would_pass(0) {
                 return Err(Error::Memory);
             }
         }

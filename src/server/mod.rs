@@ -12,15 +12,18 @@ mod connection;
 mod http1;
 mod http2;
 mod keeper;
+mod open_stream;
 mod outbox;
 mod pace;
 mod patience;
 mod read_ahead;
 mod routes;
+mod secured;
 mod sending;
 mod slowed;
 mod sniff;
 mod socket;
+mod stuck;
 mod tls;
 mod transport;
 mod turn;
@@ -47,6 +50,7 @@ pub use self::{
 };
 use self::{
     connection::{Context, Warnings},
+    stuck::Stuck,
     tls::{Tls, Watch},
     workers::Workers,
 };
@@ -217,9 +221,7 @@ impl Server {
         let (tls, watch) = tls.unzip();
         let mut metrics = Metrics::new(broker.clone());
         metrics.register(|registry| workers.register(registry));
-        if let Some(tls) = &tls {
-            tls.register(&mut metrics);
-        }
+        tls.iter().for_each(|tls| tls.register(&mut metrics));
         let (access, metrics) = guard(auth, &config, metrics);
         let drain = CancellationToken::new();
         let pubsub = Arc::new(routes::pubsub(
@@ -234,6 +236,7 @@ impl Server {
             pubsub,
             router,
             metrics,
+            stuck: Stuck::new(Arc::clone(broker.memory())),
             drain,
             close: CancellationToken::new(),
             config,
@@ -360,7 +363,7 @@ async fn keep_time(broker: &Broker, context: &Context) {
     }
 }
 
-/// Ends the largest mailboxes where memory is critical.
+/// Ends the largest mailboxes where memory is critical, and then the connections that take nothing.
 fn relieve(broker: &Broker, context: &Context) {
     let shed = broker.relieve();
     if shed > 0 {
@@ -368,6 +371,14 @@ fn relieve(broker: &Broker, context: &Context) {
         tracing::warn!(
             subscriptions = shed,
             "ended the largest mailboxes: memory is short"
+        );
+    }
+    let stuck = context.stuck.relieve();
+    if stuck > 0 {
+        context.metrics.reject_many(Limit::Shed, stuck as u64);
+        tracing::warn!(
+            connections = stuck,
+            "closed connections that take nothing: memory is short"
         );
     }
 }

@@ -18,7 +18,8 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::broker::{Held, Memory};
+use super::stuck::{Stuck, Ticket};
+use crate::broker::Held;
 
 /// As much as a socket's send buffer commonly takes at once.
 pub(super) const GATHERED_BYTES_MAX: usize = 128 * 1024;
@@ -28,6 +29,11 @@ thread_local! {
     /// empty in between.
     static SPARE: RefCell<BytesMut> = RefCell::default();
 }
+
+/// Why a connection is let go of that memory is wanted from.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("memory is short, and the peer takes nothing")]
+struct TakesNothing;
 
 /// A stream whose writes are gathered, until it is flushed.
 #[derive(Debug)]
@@ -43,19 +49,19 @@ struct State<S> {
     gathered: BytesMut,
     /// Whether the stream may hold some of what was written to it.
     is_unflushed: bool,
-    memory: Arc<Memory>,
+    stuck: Arc<Stuck>,
     /// While a write waits, what is gathered counts.
-    held: Option<Held>,
+    held: Option<(Held, Ticket)>,
     written_bytes: u64,
 }
 
 impl<S: AsyncWrite + Unpin> Outbox<S> {
-    pub(super) fn new(stream: S, memory: Arc<Memory>) -> (Self, Outgoing<S>) {
+    pub(super) fn new(stream: S, stuck: Arc<Stuck>) -> (Self, Outgoing<S>) {
         let state = Arc::new(Mutex::new(State {
             stream,
             gathered: BytesMut::new(),
             is_unflushed: false,
-            memory,
+            stuck,
             held: None,
             written_bytes: 0,
         }));
@@ -101,10 +107,7 @@ impl<S: AsyncWrite + Unpin> State<S> {
         while !self.gathered.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.gathered);
             if written.is_pending() {
-                self.shrink();
-                let memory = &self.memory;
-                self.held
-                    .get_or_insert_with(|| memory.hold(GATHERED_BYTES_MAX));
+                self.hold_back(cx)?;
             } else {
                 self.held = None;
             }
@@ -119,6 +122,22 @@ impl<S: AsyncWrite + Unpin> State<S> {
         }
         give_back(std::mem::take(&mut self.gathered));
         Poll::Ready(Ok(()))
+    }
+
+    /// Counts what waits.
+    fn hold_back(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        self.shrink();
+        let bytes = self.gathered.capacity();
+        if let Some((held, ticket)) = &mut self.held {
+            held.set(bytes);
+            return match ticket.is_given_up() {
+                true => Err(io::Error::new(io::ErrorKind::TimedOut, TakesNothing)),
+                false => Ok(()),
+            };
+        }
+        let held = self.stuck.memory.hold(bytes);
+        self.held = Some((held, self.stuck.wait(bytes, cx.waker())));
+        Ok(())
     }
 
     /// A peer that takes nothing may do so for long: what waits for it holds little more than it is.
@@ -219,15 +238,16 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::broker::Memory;
 
-    fn memory() -> Arc<Memory> {
-        Arc::new(Memory::new(1 << 30))
+    fn stuck() -> Arc<Stuck> {
+        Stuck::new(Arc::new(Memory::new(1 << 30)))
     }
 
     #[tokio::test]
     async fn writes_are_gathered_up_to_a_bound_and_leave_in_order() {
         let (mut peer, stream) = tokio::io::duplex(GATHERED_BYTES_MAX);
-        let (mut stream, _) = Outbox::new(stream, memory());
+        let (mut stream, _) = Outbox::new(stream, stuck());
         let parts: Vec<u8> = (0..=255).cycle().take(3 * GATHERED_BYTES_MAX).collect();
         let reading = async {
             let mut read = vec![0; parts.len()];
@@ -253,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn what_others_have_gathered_does_not_stay_in_what_lies_below() {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let (_stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream), memory());
+        let (_stream, outgoing) = Outbox::new(tokio::io::BufWriter::new(stream), stuck());
         let mut all = BytesMut::from(&b"all"[..]);
         std::future::poll_fn(|cx| outgoing.poll_write_all(cx, &mut all))
             .await

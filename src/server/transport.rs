@@ -11,9 +11,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
 
-use super::patience::Patient;
+use super::{patience::Patient, secured::Secured};
 
 /// An accepted socket.
 pub(super) type Socket = Patient<TcpStream>;
@@ -22,7 +21,7 @@ pub(super) type Socket = Patient<TcpStream>;
 pub(super) enum Transport {
     Plain(Socket),
     /// Boxed: its state is ten times the plain one's.
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<Secured<TcpStream>>),
 }
 
 impl AsyncRead for Transport {

@@ -11,6 +11,7 @@ mod rate;
 mod receiving;
 mod refusal;
 mod revocation;
+mod room;
 mod share;
 mod stream;
 pub(crate) mod trace;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     rate::PublishRate,
     receiving::{Received, Receiving},
     refusal::{CallError, Code, DRAINING, RETRY_AFTER, Refusal, StreamEnd},
+    room::room,
     share::ConnectionShare,
     stream::{Format, LiveStream, StreamRequest},
 };

@@ -15,7 +15,7 @@ use std::{
 use bytes::BytesMut;
 use tokio::time::Sleep;
 
-use super::{refusal::CallError, share::ConnectionShare};
+use super::{refusal::CallError, room::room, share::ConnectionShare};
 use crate::broker::{Held, Memory};
 
 /// What a request takes that has begun, beside its bytes and its call: a timer; as measured, rounded up.
@@ -71,16 +71,25 @@ impl<'r> Received<'r> {
         self.buffer.is_empty()
     }
 
+    /// How much more is allocated for so many bytes more. A buffer that is too small doubles at least, and is
+    /// there twice meanwhile.
+    fn growth(&self, bytes: usize) -> usize {
+        let (needed, capacity) = (self.buffer.len() + bytes, self.buffer.capacity());
+        let fits = needed <= capacity;
+        if fits { 0 } else { needed.max(2 * capacity) }
+    }
+
+    /// Waits for a moment, if there is no room for so many bytes more.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) {
+        room(&self.receiving.memory, self.growth(bytes)).await;
+    }
+
     pub(crate) fn extend(&mut self, data: &[u8]) -> Result<(), CallError> {
         if data.is_empty() {
             return Ok(());
         }
         let memory = &self.receiving.memory;
-        let (needed, capacity) = (self.buffer.len() + data.len(), self.buffer.capacity());
-        // A buffer that is too small doubles at least, and is there twice meanwhile.
-        let fits = needed <= capacity;
-        let grown = if fits { 0 } else { needed.max(2 * capacity) };
-        if memory.would_pass(grown) {
+        if memory.would_pass(self.growth(data.len())) {
             let budget = memory.budget();
             return Err(CallError::MemoryFull { budget });
         }
