@@ -37,7 +37,12 @@ use std::{
 };
 
 use axum::Router;
-use tokio::{net::TcpListener, runtime::Handle, sync::Notify, time::Instant};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -231,6 +236,7 @@ impl Server {
             router,
             metrics,
             stuck: Stuck::new(Arc::clone(broker.memory())),
+            last_places: Semaphore::new(http1::LAST_PLACES),
             drain,
             close,
             config,
