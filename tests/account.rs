@@ -54,6 +54,7 @@ struct Said {
     settings: Vec<u8>,
     frames: Vec<u8>,
     streams: usize,
+    is_http1: bool,
 }
 
 impl Said {
@@ -71,6 +72,7 @@ impl Said {
             settings: Vec::new(),
             frames,
             streams: STREAMS,
+            is_http1: false,
         }
     }
 
@@ -87,6 +89,14 @@ impl Said {
             settings: Vec::new(),
             frames,
             streams: 0,
+            is_http1: false,
+        }
+    }
+
+    fn http1(text: &str) -> Self {
+        Self {
+            is_http1: true,
+            ..Self::frames(text.as_bytes().to_vec())
         }
     }
 }
@@ -198,6 +208,10 @@ async fn measure(broker: &Broker, address: SocketAddr, said: &Said) -> (usize, u
 
 async fn converse(address: SocketAddr, said: &Said) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
+    if said.is_http1 {
+        socket.write_all(&said.frames).await.unwrap();
+        return socket;
+    }
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     socket.write_all(preface).await.unwrap();
     let settings = frame(SETTINGS, 0, 0, &said.settings);
@@ -291,6 +305,34 @@ fn what_came_in_part_counts() {
         ("half a frame".to_owned(), Said::frames(half_a_frame)),
         ("half a header block".to_owned(), Said::frames(half_a_block)),
     ]);
+}
+
+#[test]
+fn connections_of_http1_count_for_what_they_hold() {
+    let long = "x".repeat(15_000);
+    let fields: String = (0..95).map(|field| format!("x-{field}: y\r\n")).collect();
+    let half_a_post = "POST /v1/topics/t HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\n";
+    let cases = [
+        ("idle", "GET /health HTTP/1.1\r\nhost: t\r\n\r\n".to_owned()),
+        (
+            "events",
+            "GET /v1/events?topic=t HTTP/1.1\r\nhost: t\r\n\r\n".to_owned(),
+        ),
+        (
+            "half a head",
+            format!("GET /health HTTP/1.1\r\nhost: t\r\nx: {long}"),
+        ),
+        ("half a request", format!("{half_a_post}\r\n12345")),
+        (
+            "half a request, many fields",
+            format!("{half_a_post}{fields}\r\n12345"),
+        ),
+        (
+            "half a request, long field",
+            format!("{half_a_post}x: {long}\r\n\r\n12345"),
+        ),
+    ];
+    check(cases.map(|(title, text)| (format!("HTTP/1.1, {title}"), Said::http1(&text))));
 }
 
 #[test]

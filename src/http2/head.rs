@@ -15,6 +15,16 @@ const FURTHER_VALUE_BYTES: usize = 72;
 /// shares it with that, and counts all the same.
 const TEXT_BYTES: usize = 56;
 
+/// What a map of headers takes in memory, beside their texts.
+pub(crate) fn map_bytes(headers: &HeaderMap) -> usize {
+    // A list of further values doubles as it grows.
+    let room = match headers.len() - headers.keys_len() {
+        0 => 0,
+        values => values.next_power_of_two(),
+    };
+    headers.capacity() * NAME_BYTES + room * FURTHER_VALUE_BYTES
+}
+
 /// A request's head as its fields come in.
 #[derive(Debug, Default)]
 pub(super) struct Head {
@@ -58,17 +68,8 @@ impl Head {
 
     /// What the head takes in memory, or somewhat less.
     pub(super) fn bytes(&self) -> usize {
-        let names = self.headers.keys_len();
-        let further_values = self.headers.len() - names;
-        // A list of further values doubles as it grows.
-        let room = match further_values {
-            0 => 0,
-            values => values.next_power_of_two(),
-        };
-        self.text_bytes
-            + self.headers.capacity() * NAME_BYTES
-            + room * FURTHER_VALUE_BYTES
-            + (2 * names + further_values) * TEXT_BYTES
+        let texts = self.headers.keys_len() + self.headers.len();
+        self.text_bytes + map_bytes(&self.headers) + texts * TEXT_BYTES
     }
 
     fn pseudo<T: Clone>(

@@ -33,6 +33,7 @@ pub(crate) use self::{
     config::Config,
     connection::{Connection, Failure, Kept, Request},
     frame::{PREFACE, Reason},
+    head::map_bytes,
     stream::{Broken, Inbound, Outbound},
 };
 

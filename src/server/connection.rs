@@ -8,7 +8,7 @@ use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures_util::FutureExt;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -40,6 +40,8 @@ pub(super) struct Context {
     pub(super) router: Router,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stuck: Arc<Stuck>,
+    /// For connections of HTTP/1.1 beyond the memory budget.
+    pub(super) last_places: Semaphore,
     /// Finish what is in progress and take nothing new.
     pub(super) drain: CancellationToken,
     /// Let go of everything.

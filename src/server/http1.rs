@@ -18,12 +18,15 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{SemaphorePermit, TryAcquireError},
+};
 
 use super::{
     answer::{answer, has_room, refuse_for_memory},
@@ -37,10 +40,15 @@ use super::{
 };
 use crate::{
     http as plain_http,
+    http2::map_bytes,
     metrics::{Limit, Metrics},
     service::{ConnectionShare, Lifeline},
 };
 
+/// What a connection takes beside what each does: hyper's buffers, and the future of its request. As measured.
+const HTTP1_BYTES: usize = 24 * 1024;
+/// Connections beyond the memory budget.
+pub(super) const LAST_PLACES: usize = 32;
 /// Headers of a request beside its attributes: what clients, browsers and proxies say on their own.
 const OTHER_HEADERS_MAX: usize = 36;
 /// Up to so many hyper parses without allocating for it.
@@ -69,6 +77,12 @@ pub(super) async fn serve<S, T>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncWrite + Unpin,
 {
+    let _held = context.pubsub.broker.memory().hold(HTTP1_BYTES);
+    let Ok(last_place) = last_place(&context) else {
+        context.metrics.reject(Limit::Memory);
+        tracing::debug!("closed a connection: memory is used up");
+        return;
+    };
     let (stream, ahead) = ReadAhead::new(stream);
     let mut watch = Watch {
         progress: Progress::default(),
@@ -83,7 +97,9 @@ pub(super) async fn serve<S, T>(
         let (context, share, progress) = (Arc::clone(&context), share.clone(), progress.clone());
         respond(request, context, share, progress)
     });
-    let connection = builder(&context).serve_connection(TokioIo::new(stream), requests);
+    let mut builder = builder(&context);
+    builder.keep_alive(last_place.is_none());
+    let connection = builder.serve_connection(TokioIo::new(stream), requests);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         // The connection comes first: what it does is looked at then.
@@ -113,6 +129,21 @@ pub(super) async fn serve<S, T>(
             () = context.drain.cancelled() => {}
         }
     }
+}
+
+/// A place beyond the budget where that is used up, for one request: it may ask whether the broker lives.
+fn last_place(context: &Context) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+    let is_full = context.pubsub.broker.memory().would_pass(0);
+    let place = is_full.then(|| context.last_places.try_acquire());
+    place.transpose()
+}
+
+/// What the request's head takes in memory.
+fn head_bytes(headers: &HeaderMap) -> usize {
+    let texts = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    map_bytes(headers) + texts.sum::<usize>()
 }
 
 fn builder(context: &Context) -> http1::Builder {
@@ -190,7 +221,7 @@ async fn respond(
         })
     });
     let memory = context.pubsub.broker.memory();
-    let held = memory.hold(ROUTED_CALL_BYTES);
+    let held = memory.hold(ROUTED_CALL_BYTES + head_bytes(request.headers()));
     if !has_room(request.uri().path(), false, memory) {
         return Ok(refuse_for_memory(false, &context));
     }

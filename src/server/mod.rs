@@ -41,7 +41,12 @@ use std::{
 };
 
 use axum::Router;
-use tokio::{net::TcpListener, runtime::Handle, sync::Notify, time::Instant};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -237,6 +242,7 @@ impl Server {
             router,
             metrics,
             stuck: Stuck::new(Arc::clone(broker.memory())),
+            last_places: Semaphore::new(http1::LAST_PLACES),
             drain,
             close: CancellationToken::new(),
             config,
