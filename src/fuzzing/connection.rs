@@ -88,11 +88,11 @@ impl Seen {
                 break;
             }
         }
-        assert!(connection.inbound_bytes() <= 4 * WINDOW as usize);
+        assert!(connection.kept().inbound_bytes <= 4 * WINDOW as usize);
         let out = connection.with_out(|out| out.to_vec());
         let requests: Vec<_> = requests.into_iter().map(Self::request).collect();
         assert_eq!(
-            connection.inbound_bytes(),
+            connection.kept().inbound_bytes,
             0,
             "nothing is left of what is gone"
         );

@@ -7,7 +7,7 @@ use super::*;
 #[track_caller]
 fn check_empty(peer: &Peer) {
     assert_eq!(peer.connection.open_streams(), 0);
-    assert_eq!(peer.connection.inbound_bytes(), 0);
+    assert_eq!(peer.connection.kept().inbound_bytes, 0);
     assert!(peer.connection.is_empty());
 }
 
@@ -23,7 +23,7 @@ fn a_body_is_read_as_it_comes_and_to_its_end() {
     assert!(!inbound.is_end_stream(), "there is more to read");
     assert_eq!(read(&inbound), (b"three".to_vec(), Some(Ok(()))));
     assert!(inbound.is_end_stream());
-    assert_eq!(peer.connection.inbound_bytes(), 0);
+    assert_eq!(peer.connection.kept().inbound_bytes, 0);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn nothing_is_read_after_our_own_reset() {
     outbound.reset(Reason::ENHANCE_YOUR_CALM);
     outbound.reset(Reason::CANCEL);
     check_frames(&peer.hear(), &[reset(1, Reason::ENHANCE_YOUR_CALM)]);
-    assert_eq!(peer.connection.inbound_bytes(), 0);
+    assert_eq!(peer.connection.kept().inbound_bytes, 0);
     let broken = Broken::Reset(Reason::ENHANCE_YOUR_CALM);
     assert_eq!(read(&inbound), (vec![], Some(Err(broken))));
     drop((inbound, outbound));

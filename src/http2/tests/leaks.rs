@@ -200,7 +200,7 @@ proptest! {
         }
         drop(held);
         prop_assert_eq!(peer.connection.open_streams(), 0);
-        prop_assert_eq!(peer.connection.inbound_bytes(), 0);
+        prop_assert_eq!(peer.connection.kept().inbound_bytes, 0);
         prop_assert!(peer.connection.is_empty());
     }
 }
