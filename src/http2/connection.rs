@@ -131,6 +131,11 @@ impl Connection {
         act(&mut self.0.lock().out)
     }
 
+    /// From this much on, DATA waits for what was written before it to leave, in bytes.
+    pub(crate) fn set_unsent_max(&self, bytes: usize) {
+        self.0.lock().config.unsent_bytes_max = bytes;
+    }
+
     /// How much is to be sent.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.0.lock().out.len()

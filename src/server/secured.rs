@@ -17,7 +17,7 @@ use super::patience::Patient;
 use crate::broker::{Held, Memory};
 
 /// What TLS takes on a connection, with what it reads into: as measured, rounded up.
-const TLS_BYTES: usize = 10 * 1024;
+const TLS_BYTES: usize = 12 * 1024;
 /// So much of a record that is not complete is in that.
 const PART_BYTES_COUNTED_MIN: usize = 4 * 1024;
 /// What a part of a record takes beside itself: its buffer grows in steps.
