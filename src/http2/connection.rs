@@ -131,9 +131,12 @@ impl Connection {
         act(&mut self.0.lock().out)
     }
 
-    /// From this much on, DATA waits for what was written before it to leave, in bytes.
-    pub(crate) fn set_unsent_max(&self, bytes: usize) {
-        self.0.lock().config.unsent_bytes_max = bytes;
+    /// Gives what is to be sent some room. From `unsent_bytes_max` on, DATA waits for what was written before it
+    /// to leave.
+    pub(crate) fn make_room(&self, unsent_bytes_max: usize, lend: impl FnOnce(&mut BytesMut)) {
+        let mut state = self.0.lock();
+        state.config.unsent_bytes_max = unsent_bytes_max;
+        lend(&mut state.out);
     }
 
     /// How much is to be sent.

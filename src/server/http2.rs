@@ -151,9 +151,8 @@ where
         let mut reads = 0;
         loop {
             // Whatever was written has given its room back.
-            self.connection.with_out(outbox::lend);
             let unsent_max = outbox::gathered_bytes_max(self.context.pubsub.broker.memory());
-            self.connection.set_unsent_max(unsent_max);
+            self.connection.make_room(unsent_max, outbox::lend);
             self.serve_tasks(cx);
             if self.connection.poll_done(cx).is_ready() {
                 return Poll::Ready(Ok(()));
