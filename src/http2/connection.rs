@@ -132,6 +132,14 @@ impl Connection {
         act(&mut self.0.lock().out)
     }
 
+    /// Gives what is to be sent some room. From `unsent_bytes_max` on, DATA waits for what was written before it
+    /// to leave.
+    pub(crate) fn make_room(&self, unsent_bytes_max: usize, lend: impl FnOnce(&mut BytesMut)) {
+        let mut state = self.0.lock();
+        state.config.unsent_bytes_max = unsent_bytes_max;
+        lend(&mut state.out);
+    }
+
     /// How much is to be sent.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.0.lock().out.len()

@@ -45,20 +45,25 @@ enum Stage {
 }
 
 impl Call {
-    pub(super) fn new(request: Request, context: &Arc<Context>, share: &ConnectionShare) -> Self {
+    /// Begins a call, or refuses it at once if there is no room: what is to be refused must not wait for its turn, with
+    /// all that it has said.
+    pub(super) fn begin(
+        request: Request,
+        context: &Arc<Context>,
+        share: &ConnectionShare,
+    ) -> Option<Self> {
         let method = Method::of_call(&request.head);
         let is_companion = method.is_none() && grpc::is_grpc(request.head.headers());
         let takes = Takes::of(method.is_some(), is_companion, request.head_bytes);
-        let (context, share) = (Arc::clone(context), share.clone());
-        let mut open = OpenStream::new(&context, takes);
+        let open = OpenStream::new(context, takes);
         let memory = context.pubsub.broker.memory();
-        let stage = if has_room(request.head.uri().path(), is_companion, memory) {
-            Stage::Answering(Box::pin(begin_answer(request, method, context, share)))
-        } else {
-            open.is_refused();
-            Stage::Answering(Box::pin(refuse(request, context)))
-        };
-        Self { stage, open }
+        if !has_room(request.head.uri().path(), is_companion, memory) {
+            refuse(request, context);
+            return None;
+        }
+        let answering = begin_answer(request, method, Arc::clone(context), share.clone());
+        let stage = Stage::Answering(Box::pin(answering));
+        Some(Self { stage, open })
     }
 }
 
@@ -140,12 +145,11 @@ async fn begin_answer(
 }
 
 /// Answers a call that finds no room, if its caller takes that at once.
-async fn refuse(request: Request, context: Arc<Context>) -> Option<Sending> {
+fn refuse(request: Request, context: &Context) {
     let Request { head, answer, .. } = request;
-    let response = refuse_for_memory(grpc::is_grpc(head.headers()), &context);
+    let response = refuse_for_memory(grpc::is_grpc(head.headers()), context);
     let sending = Sending::begin(answer, response, None, context.config.stall_timeout);
     sending.and_then(FutureExt::now_or_never);
-    None
 }
 
 /// What nobody has read of a request.

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     access::Peer,
     metrics::{Limit, Metrics},
-    service::{ConnectionShare, PubSub, PublishRate},
+    service::{ConnectionShare, PubSub, PublishRate, room},
 };
 
 /// What all connections share.
@@ -111,6 +111,10 @@ async fn greet(socket: TcpStream, context: &Arc<Context>) -> Option<BoxFuture<Co
     match tokio::time::timeout(time, hear_out(socket, context)).await {
         Ok(Ok(Some(greeted))) => return Some(begin(greeted, context)),
         Ok(Ok(None)) => tracing::debug!("the peer left before it spoke"),
+        Ok(Err(GreetError::Memory)) => {
+            context.metrics.reject(Limit::Memory);
+            tracing::debug!("closed a new connection: memory is used up");
+        }
         Ok(Err(error)) => tracing::debug!(%error, "the connection broke before it spoke"),
         Err(_) => {
             context.metrics.reject(Limit::FirstBytes);
@@ -129,6 +133,8 @@ enum GreetError {
     Tls(#[from] HandshakeError),
     #[error("{0}")]
     Read(#[from] io::Error),
+    #[error("memory is used up")]
+    Memory,
     #[error("{spoken:?} is spoken, and {agreed:?} was agreed on")]
     Protocol { spoken: Protocol, agreed: Protocol },
 }
@@ -142,6 +148,10 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
         .keepalive_interval
         .saturating_add(config.keepalive_timeout);
     let memory = context.pubsub.broker.memory();
+    let is_full = !room(memory, 0).await;
+    if is_full && context.last_places.available_permits() == 0 {
+        return Err(GreetError::Memory);
+    }
     let address = socket.peer_addr().ok().map(|address| address.ip());
     let socket = Patient::new(socket, write_timeout);
     let (transport, agreed, certificate) = match &context.tls {
@@ -158,6 +168,9 @@ async fn hear_out(socket: TcpStream, context: &Context) -> Result<Option<Greeted
     let Some((protocol, stream)) = sniff(stream).await? else {
         return Ok(None);
     };
+    if is_full && protocol == Protocol::Http2 && memory.would_pass(0) {
+        return Err(GreetError::Memory);
+    }
     match agreed {
         Some(agreed) if agreed != protocol => Err(GreetError::Protocol {
             spoken: protocol,

@@ -154,7 +154,8 @@ where
         let mut turn = Turn::default();
         loop {
             // Whatever was written has given its room back.
-            self.connection.with_out(outbox::lend);
+            let unsent_max = outbox::gathered_bytes_max(self.context.pubsub.broker.memory());
+            self.connection.make_room(unsent_max, outbox::lend);
             self.serve_tasks(cx, &mut turn);
             if self.connection.poll_done(cx).is_ready() {
                 return Poll::Ready(Ok(()));
@@ -229,7 +230,7 @@ where
             ..
         } = self;
         self.connection.receive(&bytes[skipped..], now, |request| {
-            tasks.push(Task::Call(Call::new(request, context, share)));
+            tasks.extend(Call::begin(request, context, share).map(Task::Call));
         })?;
         self.admit_kept()
     }

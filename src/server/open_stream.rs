@@ -58,11 +58,6 @@ impl OpenStream {
         }
     }
 
-    /// Nothing is done but to say so.
-    pub(super) fn is_refused(&mut self) {
-        self.held.set(STREAM_BYTES);
-    }
-
     /// What was needed to answer is gone.
     pub(super) fn is_answered(&mut self, is_subscription: bool) {
         self.held.set(if is_subscription {

@@ -19,10 +19,22 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stuck::{Stuck, Ticket};
-use crate::broker::Held;
+use crate::broker::{Held, Memory};
 
 /// As much as a socket's send buffer commonly takes at once.
 pub(super) const GATHERED_BYTES_MAX: usize = 128 * 1024;
+
+/// As much as is gathered for each connection: less where memory is short, so that many that take nothing do not
+/// use it up at once.
+pub(super) fn gathered_bytes_max(memory: &Memory) -> usize {
+    if memory.is_full() {
+        GATHERED_BYTES_MAX / 64
+    } else if memory.is_scarce() {
+        GATHERED_BYTES_MAX / 8
+    } else {
+        GATHERED_BYTES_MAX
+    }
+}
 
 thread_local! {
     /// One buffer for all connections of a thread, which gather one after the other and are mostly
@@ -238,7 +250,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::broker::Memory;
 
     fn stuck() -> Arc<Stuck> {
         Stuck::new(Arc::new(Memory::new(1 << 30)))

@@ -1,7 +1,7 @@
 //! TLS in the account of memory: its state, and what came of a record that is not complete.
 //!
-//! What TLS keeps of the latter cannot be asked for. It is what came since something was last read out of it,
-//! and at most what was read from the socket at once before that.
+//! What TLS keeps of the latter cannot be asked for. So whoever reads the socket for it follows the records, each of
+//! which says its length first (RFC 8446, section 5.1).
 
 use std::{
     io,
@@ -17,22 +17,59 @@ use super::patience::Patient;
 use crate::broker::{Held, Memory};
 
 /// What TLS takes on a connection, with what it reads into: as measured, rounded up.
-const TLS_BYTES: usize = 8 * 1024;
+const TLS_BYTES: usize = 12 * 1024;
 /// So much of a record that is not complete is in that.
 const PART_BYTES_COUNTED_MIN: usize = 4 * 1024;
+/// What a part of a record takes beside itself: its buffer grows in steps.
+const PART_OVERHEAD_BYTES: usize = 4 * 1024;
 
-/// A stream that knows how much came on it since it was asked last.
+/// A stream that knows how much came of a record that is not complete.
 #[derive(Debug)]
 pub(super) struct Counting<S> {
     stream: S,
-    received_bytes: usize,
+    record: Record,
+}
+
+const RECORD_HEADER_BYTES: usize = 5;
+
+/// The record that is coming.
+#[derive(Debug, Default)]
+struct Record {
+    header: [u8; RECORD_HEADER_BYTES],
+    header_bytes: usize,
+    come_bytes: usize,
+    left_bytes: usize,
+}
+
+impl Record {
+    /// Follows what came.
+    fn take(&mut self, mut bytes: &[u8]) {
+        while let Some((&first, rest)) = bytes.split_first() {
+            if self.left_bytes > 0 {
+                let more = self.left_bytes.min(bytes.len());
+                self.left_bytes -= more;
+                let is_whole = self.left_bytes == 0;
+                self.come_bytes = if is_whole { 0 } else { self.come_bytes + more };
+                bytes = &bytes[more..];
+                continue;
+            }
+            self.header[self.header_bytes] = first;
+            self.header_bytes += 1;
+            if self.header_bytes == RECORD_HEADER_BYTES {
+                let [.., high, low] = self.header;
+                self.left_bytes = u16::from_be_bytes([high, low]).into();
+                self.header_bytes = 0;
+            }
+            bytes = rest;
+        }
+    }
 }
 
 impl<S> Counting<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
-            received_bytes: 0,
+            record: Record::default(),
         }
     }
 }
@@ -55,11 +92,8 @@ impl<S> Secured<S> {
     }
 
     /// Counts the record that is not complete, and what is left of those that are.
-    fn weigh(&mut self, has_read: bool, is_all: bool) -> io::Result<()> {
+    fn weigh(&mut self, is_all: bool) -> io::Result<()> {
         let (counting, session) = self.stream.get_mut();
-        if has_read {
-            counting.received_bytes = 0;
-        }
         let unread_bytes = if is_all {
             0
         } else {
@@ -67,9 +101,12 @@ impl<S> Secured<S> {
             let state = session.process_new_packets();
             state.map_or(0, |state| state.plaintext_bytes_to_read())
         };
-        let part = Some(counting.received_bytes + unread_bytes);
-        let part = part.filter(|bytes| *bytes >= PART_BYTES_COUNTED_MIN);
-        let bytes = TLS_BYTES + part.unwrap_or_default();
+        let part_bytes = counting.record.come_bytes + unread_bytes;
+        let bytes = if part_bytes < PART_BYTES_COUNTED_MIN {
+            TLS_BYTES
+        } else {
+            TLS_BYTES + part_bytes + PART_OVERHEAD_BYTES
+        };
         let grows = bytes > self.held.bytes();
         self.held.set(bytes);
         if grows && self.memory.would_pass(0) {
@@ -87,9 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.weigh(buffer.filled().len() > before, buffer.remaining() > 0)?;
+        self.weigh(buffer.remaining() > 0)?;
         read
     }
 }
@@ -120,7 +156,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.received_bytes += buffer.filled().len() - before;
+        self.record.take(&buffer.filled()[before..]);
         read
     }
 }
@@ -152,5 +188,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counting<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_until_it_is_complete_however_it_is_cut() {
+        let record = |length: u16| {
+            let header = [&[23, 3, 3][..], &length.to_be_bytes()].concat();
+            [header, vec![7; length.into()]].concat()
+        };
+        let said = [record(300), record(0), record(5_000)].concat();
+        for size in [1, 2, 7, 305, 310, said.len()] {
+            let mut coming = Record::default();
+            said.chunks(size).for_each(|part| coming.take(part));
+            assert_eq!(coming.come_bytes, 0, "{size}");
+            said[..said.len() - 1]
+                .chunks(size)
+                .for_each(|part| coming.take(part));
+            assert_eq!(coming.come_bytes, 4_999, "{size}");
+        }
     }
 }
