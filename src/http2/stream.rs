@@ -187,6 +187,11 @@ impl Outbound {
         Poll::Pending
     }
 
+    /// Whether the stream is over before anything was answered.
+    pub(crate) fn is_broken(&self) -> bool {
+        live(&mut self.state.lock(), self.id).is_err()
+    }
+
     /// Ready once the stream is over before its end.
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         let mut state = self.state.lock();

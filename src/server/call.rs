@@ -45,13 +45,16 @@ enum Stage {
 }
 
 impl Call {
-    /// Begins a call, or refuses it at once if there is no room: what is to be refused must not wait for its turn, with
-    /// all that it has said.
+    /// Begins a call, unless its caller has taken it back in the same breath; or refuses it at once if there is no room:
+    /// what is to be refused must not wait for its turn, with all that it has said.
     pub(super) fn begin(
         request: Request,
         context: &Arc<Context>,
         share: &ConnectionShare,
     ) -> Option<Self> {
+        if request.answer.is_broken() {
+            return None;
+        }
         let method = Method::of_call(&request.head);
         let is_companion = method.is_none() && grpc::is_grpc(request.head.headers());
         let takes = Takes::of(method.is_some(), is_companion, request.head_bytes);

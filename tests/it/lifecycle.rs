@@ -429,6 +429,40 @@ async fn many_calls_of_one_connection_do_not_keep_another_one_waiting() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_taken_back_in_the_same_breath_is_not_begun() {
+    let called = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&called);
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready("")
+    };
+    let routes = Router::new().route("/count", any(count));
+    let config = ServerConfig::default();
+    let broker = Running::start_with_routes(config, Limits::default(), routes).await;
+    let cancel = 8_u32.to_be_bytes();
+    let said = [
+        PREFACE,
+        &attack::frame(attack::SETTINGS, 0, 0, &[]),
+        &attack::request(1, "/count"),
+        &attack::frame(attack::RST_STREAM, 0, 1, &cancel),
+        &attack::request(3, "/count"),
+    ]
+    .concat();
+    let _peer = raw::socket(broker.address, &said).await;
+    within(async {
+        while called.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(
+        called.load(Ordering::Relaxed),
+        1,
+        "in the order of the calls"
+    );
+}
+
+#[tokio::test]
 async fn a_client_whose_idle_connection_was_closed_connects_again_by_itself() {
     let config = ServerConfig {
         idle_timeout: 3 * SOON,
