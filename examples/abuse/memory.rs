@@ -1,7 +1,12 @@
 //! Whether the process keeps within its memory budget and a tenth, with readers that take nothing, sockets
 //! that take nothing, and requests that never end.
 
-use std::{io::Write, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use fanfare::wire::pb::PublishStreamRequest;
 use tokio::{
@@ -110,7 +115,7 @@ pub(crate) async fn keeps_its_budget(
         keeps &= latecomer.is_some();
     }
     let server = start(broker)?;
-    let _held = requests_that_never_end(server.address).await?;
+    let _held = requests_that_never_end(server.address).await;
     keeps &= show("requests that never end", &server, out).await?;
     for (title, said) in held_back::all()? {
         let server = start(broker)?;
@@ -205,37 +210,41 @@ pub(crate) fn hello(settings: &[u8]) -> Vec<u8> {
     [&preface[..], &settings].concat()
 }
 
-/// Each has sent all but its last byte.
-async fn requests_that_never_end(address: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
+/// Each has sent all but its last byte. Once memory is used up, the broker lets no more connections in.
+async fn requests_that_never_end(address: SocketAddr) -> Vec<TcpStream> {
     const CONNECTIONS: usize = 100;
-    const BYTES: usize = 60_000;
-    const STREAMS: usize = 60;
-    let prefix = u32::try_from(BYTES + 1)?.to_be_bytes();
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
-        let mut socket = TcpStream::connect(address).await?;
-        socket.write_all(&hello(&[])).await?;
-        // Before that, the window of the connection is small.
-        let mut header = [0; 9];
-        while header[3] != attack::WINDOW_UPDATE {
-            socket.read_exact(&mut header).await?;
-            let [a, b, c, ..] = header;
-            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-            socket.read_exact(&mut payload).await?;
-        }
-        let mut said = Vec::new();
-        for index in 0..STREAMS {
-            let stream = attack::stream(index);
-            said.extend(attack::request(stream, PUBLISH));
-            let body = [&[0][..], &prefix, &[0; BYTES]].concat();
-            for part in body.chunks(16_000) {
-                said.extend(attack::frame(attack::DATA, 0, stream, part));
-            }
-        }
-        // The broker may refuse to read all of it.
-        let writing = tokio::time::timeout(Duration::from_secs(1), socket.write_all(&said));
-        drop(writing.await);
-        held.push(socket);
+        held.extend(unfinished(address).await.ok());
     }
-    Ok(held)
+    held
+}
+
+async fn unfinished(address: SocketAddr) -> io::Result<TcpStream> {
+    const BYTES: u32 = 60_000;
+    const STREAMS: usize = 60;
+    let prefix = (BYTES + 1).to_be_bytes();
+    let mut socket = TcpStream::connect(address).await?;
+    socket.write_all(&hello(&[])).await?;
+    // Before that, the window of the connection is small.
+    let mut header = [0; 9];
+    while header[3] != attack::WINDOW_UPDATE {
+        socket.read_exact(&mut header).await?;
+        let [a, b, c, ..] = header;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        socket.read_exact(&mut payload).await?;
+    }
+    let mut said = Vec::new();
+    for index in 0..STREAMS {
+        let stream = attack::stream(index);
+        said.extend(attack::request(stream, PUBLISH));
+        let body = [&[0][..], &prefix, &[0; BYTES as usize]].concat();
+        for part in body.chunks(16_000) {
+            said.extend(attack::frame(attack::DATA, 0, stream, part));
+        }
+    }
+    // The broker may refuse to read all of it.
+    let writing = tokio::time::timeout(Duration::from_secs(1), socket.write_all(&said));
+    drop(writing.await);
+    Ok(socket)
 }
