@@ -26,17 +26,7 @@ impl Server {
     }
 
     pub(crate) fn start_with(broker: &Path, more: &[&str]) -> anyhow::Result<Self> {
-        Self::start_by(Command::new(broker), more)
-    }
-
-    /// One that gives way to everybody else.
-    pub(crate) fn start_nice(broker: &Path) -> anyhow::Result<Self> {
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(broker);
-        Self::start_by(command, &[])
-    }
-
-    fn start_by(mut command: Command, more: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(broker);
         let args = ["--listen", "127.0.0.1:0", "--threads", "1"];
         let logs = [
             "--log-format",
@@ -48,7 +38,7 @@ impl Server {
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+            .with_context(|| format!("cannot start {}", broker.display()))?;
         let stderr = child.stderr.take().context("the log is piped")?;
         let mut lines = BufReader::new(stderr).lines();
         let line = lines.next().context("the broker said nothing")??;
