@@ -9,8 +9,10 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
-/// Between two new connections of a slowed address.
+/// Between two new connections of a slowed address, at first.
 const INTERVAL: Duration = Duration::from_millis(10);
+/// The same after further offences, each of which doubles it: who goes on is cut off a few times a second.
+const INTERVAL_MAX: Duration = Duration::from_millis(160);
 /// How long an address is slowed after it has offended.
 const MEMORY: Duration = Duration::from_secs(1);
 /// Some 1 MiB.
@@ -24,6 +26,7 @@ struct Slow {
     until: Instant,
     /// When the next connection may be served.
     next: Instant,
+    interval: Duration,
 }
 
 impl Slowed {
@@ -35,8 +38,14 @@ impl Slowed {
         let until = now + MEMORY;
         if let Some(slow) = self.0.get_mut(&address) {
             slow.until = until;
+            slow.interval = (2 * slow.interval).min(INTERVAL_MAX);
         } else if self.0.len() < ADDRESSES_MAX {
-            self.0.insert(address, Slow { until, next: now });
+            let slow = Slow {
+                until,
+                next: now,
+                interval: INTERVAL,
+            };
+            self.0.insert(address, slow);
         }
     }
 
@@ -49,7 +58,7 @@ impl Slowed {
             self.0.remove(&address);
             return Duration::ZERO;
         }
-        slow.next = slow.next.max(now) + INTERVAL;
+        slow.next = slow.next.max(now) + slow.interval;
         slow.next - now
     }
 }
@@ -74,11 +83,15 @@ mod tests {
         assert_eq!(slowed.turn(address(1), start), ms(20));
         assert_eq!(slowed.turn(address(2), start), Duration::ZERO);
         assert_eq!(slowed.turn(address(1), at(15)), ms(15));
-        // Offending again makes it last, not harder.
+        // Offending again makes it last, and harder, up to a point.
         slowed.offend(address(1), at(900));
-        assert_eq!(slowed.turn(address(1), at(1_800)), ms(10));
+        assert_eq!(slowed.turn(address(1), at(1_800)), ms(20));
         assert_eq!(slowed.turn(address(1), at(1_900)), Duration::ZERO);
         assert!(slowed.0.is_empty());
+        (0..10).for_each(|_| slowed.offend(address(1), at(2_000)));
+        assert_eq!(slowed.turn(address(1), at(2_000)), ms(160));
+        assert_eq!(slowed.turn(address(1), at(2_500)), ms(160));
+        assert_eq!(slowed.turn(address(1), at(3_001)), Duration::ZERO);
         // As long as some wait, so do those who come after them.
         slowed.offend(address(1), start);
         let last = (0..200).map(|_| slowed.turn(address(1), at(999))).last();
